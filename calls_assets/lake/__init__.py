@@ -1,0 +1,27 @@
+"""The lake: paths, atomic writing, raw segments, table files and their schemas; the only code that touches storage."""
+
+from calls_assets.lake.errors import CorruptFileError, LakeError
+from calls_assets.lake.lake import Lake, RawDay, Segment
+from calls_assets.lake.raw import Read
+from calls_assets.lake.schemas import CALL_RECORDS, DAILY_TABLES, TABLES, Table, describe
+from calls_assets.lake.storage import LocalStorage, Storage, StoredFile
+from calls_assets.lake.verify import Finding, verify
+
+__all__ = [
+    "CALL_RECORDS",
+    "DAILY_TABLES",
+    "TABLES",
+    "CorruptFileError",
+    "Finding",
+    "Lake",
+    "LakeError",
+    "LocalStorage",
+    "RawDay",
+    "Read",
+    "Segment",
+    "Storage",
+    "StoredFile",
+    "Table",
+    "describe",
+    "verify",
+]

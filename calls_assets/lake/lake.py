@@ -1,0 +1,339 @@
+"""The lake: raw segments and table files of one account, over a storage.
+
+What belongs here: names of files, writing, reading, compaction. What stays out: what the vendor's bodies mean (`api`,
+`derive`) and which ids to ask for (`ingest`).
+
+    lake.json                                                            the source it is filled from
+    raw/call_records/call_date=D/<uuid7>_<lowest id>_<highest id>.parquet  segments
+    tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import uuid6
+
+from calls_assets.lake import parquet
+from calls_assets.lake.errors import CorruptFileError, LakeError
+from calls_assets.lake.raw import Read, merge_rows, reads_to_rows, rows_to_newest, rows_to_versions
+from calls_assets.lake.schemas import CALL_RECORDS, INDEX, INSTANT, TABLES
+from calls_assets.lake.storage import LocalStorage, Storage
+
+RAW_PREFIX = "raw/call_records/"
+TABLES_PREFIX = "tables/"
+SET_ASIDE_SUFFIX = ".damaged"
+_SOURCE_KEY = "lake.json"
+_COMPACT_BYTES = 64 * 2**20
+_COMPACT_SEGMENTS = 8
+_LIST_AGAIN = 20
+_SEGMENT = re.compile(
+    r"raw/call_records/call_date=(?P<day>\d{4}-\d\d-\d\d)/[0-9a-f-]{36}_(?P<lowest>\d{1,19})_(?P<highest>\d{1,19})\.parquet"
+)
+_INDEX_COLUMNS = ("call_id", "fetched_at", "http_status", "started_at", "is_ended", "error", "content_hash", "reads")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """One file of raw reads; its name tells its ids, so that planning opens no file.
+
+    Attributes:
+        day: The day it is stored in.
+        key: Its path in the lake.
+        lowest_id: Lowest id it holds.
+        highest_id: Highest id it holds.
+        size: Length in bytes.
+    """
+
+    day: date
+    key: str
+    lowest_id: int
+    highest_id: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawDay:
+    """The reads of one day.
+
+    Attributes:
+        day: The day.
+        segment_keys: The files they came from.
+        versions: One row per run of equal answers about an id (schema `schemas.VERSIONS`).
+    """
+
+    day: date
+    segment_keys: frozenset[str]
+    versions: pa.Table
+
+
+def _raise_corrupt(error: CorruptFileError) -> None:
+    raise error
+
+
+class Lake:
+    """The files of one account.
+
+    Args:
+        storage: Where they are.
+        on_corrupt: Called for a damaged segment, which is then left out of what is read; raises by default.
+    """
+
+    def __init__(self, storage: Storage, *, on_corrupt: Callable[[CorruptFileError], None] = _raise_corrupt) -> None:
+        self.storage = storage
+        self._on_corrupt = on_corrupt
+
+    @classmethod
+    def open(cls, data_dir: Path, *, on_corrupt: Callable[[CorruptFileError], None] = _raise_corrupt) -> Lake:
+        """Opens the lake in a directory, which is created when missing, and removes what dead writers left.
+
+        Raises:
+            LakeError: The directory cannot be used.
+        """
+        with _explained(f"use the data directory {data_dir}"):
+            storage = LocalStorage(data_dir)
+            storage.clean_temporary()
+        return cls(storage, on_corrupt=on_corrupt)
+
+    def bind_source(self, base_url: str) -> None:
+        """Remembers where the lake is filled from, the first time, and refuses any other source afterwards.
+
+        Raises:
+            LakeError: The lake was filled from another source.
+        """
+        content = json.dumps({"source": base_url}).encode()
+        try:
+            held = self.storage.read(_SOURCE_KEY)
+        except FileNotFoundError:
+            with _explained(f"write {_SOURCE_KEY}"), contextlib.suppress(FileExistsError):
+                self.storage.put_new(_SOURCE_KEY, content)
+                return
+            held = self.storage.read(_SOURCE_KEY)
+        try:
+            source = json.loads(held)["source"]
+        except (ValueError, KeyError, TypeError):
+            raise LakeError(f"{_SOURCE_KEY} is not readable: restore it as {content.decode()}") from None
+        if source != base_url:
+            raise LakeError(
+                f"this lake was filled from {source} and is now asked to be filled from {base_url}: "
+                "set CALLS_API_BASE_URL back, or CALLS_DATA_DIR to a new directory"
+            )
+
+    # Raw
+
+    def segments(self, day: date | None = None) -> list[Segment]:
+        """Lists the segments of a day, or of all days, by day and age."""
+        prefix = RAW_PREFIX if day is None else f"{RAW_PREFIX}call_date={day}/"
+        found = []
+        for key, size in self.storage.list(prefix):
+            match = _SEGMENT.fullmatch(key)
+            if match:
+                stored_day = date.fromisoformat(match["day"])
+                found.append(Segment(stored_day, key, int(match["lowest"]), int(match["highest"]), size))
+        return sorted(found)
+
+    def land(self, day: date, reads: Sequence[Read]) -> Segment:
+        """Stores answers under a day: durable when this returns.
+
+        Raises:
+            LakeError: They cannot be written; nothing stored before is touched.
+        """
+        return self._put_segment(day, reads_to_rows(reads))
+
+    def _put_segment(self, day: date, rows: pa.Table) -> Segment:
+        lowest, highest = rows["call_id"][0].as_py(), rows["call_id"][-1].as_py()
+        key = f"{RAW_PREFIX}call_date={day}/{uuid6.uuid7()}_{lowest}_{highest}.parquet"
+        data = parquet.encode(rows)
+        with _explained(f"write {key}"):
+            self.storage.put_new(key, data)
+        return Segment(day, key, lowest, highest, len(data))
+
+    def read_index(self, days: Iterable[date]) -> pa.Table:
+        """Gives the newest answer for each (day, id) of the days, without the bodies (schema `schemas.INDEX`)."""
+        parts = [self._index_day(day) for day in sorted(set(days))]
+        return pa.concat_tables(parts) if parts else INDEX.empty_table()
+
+    def _index_day(self, day: date) -> pa.Table:
+        _, rows = self._read_rows(day, _INDEX_COLUMNS)
+        row, read_us, count = rows_to_newest(rows)
+        chosen = rows.take(pa.array(row))
+        days = pa.array(np.full(len(row), (day - date(1970, 1, 1)) // timedelta(days=1), dtype=np.int32)).cast(
+            pa.date32()
+        )
+        columns = {"day": days, "read_at": pa.array(read_us, pa.int64()).cast(INSTANT), "read_count": pa.array(count)}
+        return pa.table(
+            {name: columns.get(name, chosen[name] if name in chosen.column_names else None) for name in INDEX.names},
+            schema=INDEX,
+        )
+
+    def read_day(self, day: date) -> RawDay:
+        """Gives all reads of a day.
+
+        Raises:
+            CorruptFileError: A segment is damaged (unless `on_corrupt` lets it pass).
+        """
+        keys, rows = self._read_rows(day, None)
+        return RawDay(day, keys, rows_to_versions(rows))
+
+    def is_current(self, raw: RawDay) -> bool:
+        """Tells whether a day's raw still is what was read."""
+        return raw.segment_keys == {segment.key for segment in self.segments(raw.day)}
+
+    def _read_rows(self, day: date, columns: Sequence[str] | None) -> tuple[frozenset[str], pa.Table]:
+        """Reads every segment of a day; when one has gone (compacted), lists again."""
+        for _ in range(_LIST_AGAIN):
+            keys = [segment.key for segment in self.segments(day)]
+            tables = [CALL_RECORDS.schema.empty_table().select(list(columns or CALL_RECORDS.schema.names))]
+            try:
+                for key in keys:
+                    try:
+                        tables.append(self.read_segment(key, columns))
+                    except CorruptFileError as error:
+                        self._on_corrupt(error)
+            except FileNotFoundError:
+                continue
+            return frozenset(keys), pa.concat_tables(tables)
+        raise LakeError(f"the raw files of {day} keep changing while they are read: try again")
+
+    def read_segment(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Reads one segment's rows (schema `CALL_RECORDS`).
+
+        Raises:
+            FileNotFoundError: It is gone.
+            CorruptFileError: It is damaged.
+        """
+        names = list(columns or CALL_RECORDS.schema.names)
+        with _explained(f"read {key}"):
+            data = self.storage.read(key)
+        table = parquet.decode(key, data, names)
+        schema = pa.schema([CALL_RECORDS.schema.field(name) for name in names])
+        try:
+            return table.select(names).cast(schema)
+        except (pa.ArrowException, KeyError, ValueError):
+            raise CorruptFileError(key, "its columns are not those of call_records") from None
+
+    def compact(self, day: date) -> bool:
+        """Merges a day's segments into one: writes the merged one, then deletes the others.
+
+        A day of many bytes waits until it has eight segments, so that small additions stay cheap. What is read from
+        the day stays the same at every moment. Damaged segments are left alone.
+
+        Returns:
+            Whether anything was merged.
+        """
+        segments = self.segments(day)
+        is_large = sum(segment.size for segment in segments) > _COMPACT_BYTES
+        if len(segments) < (_COMPACT_SEGMENTS if is_large else 2):
+            return False
+        tables, merged_keys = [], []
+        for segment in segments:
+            try:
+                tables.append(self.read_segment(segment.key))
+            except FileNotFoundError:
+                return False  # someone else is compacting
+            except CorruptFileError as error:
+                self._on_corrupt(error)
+            else:
+                merged_keys.append(segment.key)
+        if len(tables) < 2:
+            return False
+        self._put_segment(day, merge_rows(pa.concat_tables(tables)))
+        for key in merged_keys:
+            with _explained(f"delete {key}"):
+                self.storage.delete(key)
+        return True
+
+    def set_aside(self, key: str) -> None:
+        """Keeps a damaged segment under another name, out of what is read."""
+        with _explained(f"set aside {key}"):
+            with contextlib.suppress(FileExistsError):
+                self.storage.put_new(key + SET_ASIDE_SUFFIX, self.storage.read(key))
+            self.storage.delete(key)
+
+    # Tables
+
+    def table_key(self, name: str, day: date | None = None) -> str:
+        """Gives the path of a table's file.
+
+        Raises:
+            ValueError: A daily table without a day, or the other way round.
+        """
+        if TABLES[name].is_daily != (day is not None):
+            raise ValueError(f"table {name} is {'daily' if day is None else 'not daily'}")
+        return (
+            f"{TABLES_PREFIX}{name}/{name}.parquet"
+            if day is None
+            else f"{TABLES_PREFIX}{name}/call_date={day}/{name}.parquet"
+        )
+
+    def write_table(self, name: str, day: date | None, table: pa.Table) -> bool:
+        """Replaces a table's file in one step, unless its rows are the same already.
+
+        Args:
+            name: A name of the registry.
+            day: The day, None for a table that is not daily.
+            table: Rows in the registry's columns and order.
+
+        Returns:
+            Whether the file was replaced.
+
+        Raises:
+            LakeError: The rows break the schema, or cannot be written; the file is as before.
+        """
+        schema = TABLES[name].schema
+        key = self.table_key(name, day)
+        for field in schema:
+            if not field.nullable and field.name in table.column_names and table[field.name].null_count:
+                raise LakeError(f"rows for {key} have NULL in {field.name}, which is never NULL")
+        try:
+            table = table.select(schema.names).cast(schema).combine_chunks()
+        except (pa.ArrowException, KeyError, ValueError) as problem:
+            raise LakeError(f"rows for {key} do not fit its schema: {type(problem).__name__}") from None
+        data = parquet.encode(table)
+        with contextlib.suppress(FileNotFoundError, CorruptFileError):
+            held = self.storage.read(key)
+            # The second look is for files of another writer version: other bytes, same rows.
+            if held == data or parquet.decode(key, held).equals(table):
+                return False
+        with _explained(f"write {key}"):
+            self.storage.replace(key, data)
+        return True
+
+    def read_table(self, name: str, day: date | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Reads a table's file, page checksums verified.
+
+        Raises:
+            FileNotFoundError: There is none.
+            CorruptFileError: It is damaged.
+        """
+        key = self.table_key(name, day)
+        with _explained(f"read {key}"):
+            data = self.storage.read(key)
+        return parquet.decode(key, data, columns)
+
+    def table_days(self, name: str) -> list[date]:
+        """Lists the days a daily table has a file for."""
+        pattern = re.compile(rf"{TABLES_PREFIX}{name}/call_date=(\d{{4}}-\d\d-\d\d)/{name}\.parquet")
+        matches = (pattern.fullmatch(key) for key, _ in self.storage.list(f"{TABLES_PREFIX}{name}/"))
+        return sorted(date.fromisoformat(match[1]) for match in matches if match)
+
+
+@contextlib.contextmanager
+def _explained(deed: str) -> Iterator[None]:
+    """Turns the system's refusal into one clear line; a missing or existing file stays what it is."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as problem:
+        raise LakeError(
+            f"cannot {deed}: {(problem.strerror or 'input/output error').lower()}; what is stored is unchanged"
+        ) from problem

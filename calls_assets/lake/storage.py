@@ -1,0 +1,186 @@
+"""Storage: the few verbs through which everything in the lake is read and written.
+
+What belongs here: the interface, its promises, and the local directory. What stays out: what the files mean.
+The promises are those that a directory and an object store can both keep: a file appears whole or not at all, is
+durable when the verb returns, and a listing after it shows it. No locks, no appends, no rename by the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+_TEMPORARY = ".tmp"
+_PRIVATE_TREES = frozenset({"raw", "inbox", _TEMPORARY})
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS})
+
+
+class StoredFile(NamedTuple):
+    """One entry of a listing.
+
+    Attributes:
+        key: Path below the root, with `/` between its parts.
+        size: Length in bytes.
+    """
+
+    key: str
+    size: int
+
+
+class Storage(Protocol):
+    """A store of immutable files under keys such as `raw/call_records/call_date=2025-01-31/x.parquet`."""
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """Lists every file below a prefix that ends with `/`, in the order of keys; empty when there is none."""
+
+    def read(self, key: str) -> bytes:
+        """Gives a file's content; raises FileNotFoundError."""
+
+    def put_new(self, key: str, data: bytes | memoryview) -> None:
+        """Stores a new file durably; raises FileExistsError, and then changes nothing."""
+
+    def replace(self, key: str, data: bytes | memoryview) -> None:
+        """Stores a file durably in one step; readers see the old content or the new, never a mixture."""
+
+    def delete(self, key: str) -> None:
+        """Removes a file; one that is gone already is fine."""
+
+
+class LocalStorage:
+    """A directory of the local file system.
+
+    Files are written under `.tmp/`, fsynced, moved into place, and the directory is fsynced. Directories below
+    `raw/` and `inbox/` are 0700 and files 0600: they hold what the vendor said about people.
+
+    Args:
+        root: The directory; created when missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._temporary = root / _TEMPORARY
+        self._make_directory(self._temporary)
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """Lists every file below a prefix."""
+        return sorted(self._walk(prefix.rstrip("/")))
+
+    def _walk(self, relative: str) -> Iterator[StoredFile]:
+        try:
+            entries = list(os.scandir(self.root / relative))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            key = f"{relative}/{entry.name}"
+            if entry.is_dir():
+                yield from self._walk(key)
+            else:
+                # A file removed between the two looks is simply not there.
+                with contextlib.suppress(FileNotFoundError):
+                    yield StoredFile(key, entry.stat().st_size)
+
+    def read(self, key: str) -> bytes:
+        """Gives a file's content."""
+        return (self.root / key).read_bytes()
+
+    def put_new(self, key: str, data: bytes | memoryview) -> None:
+        """Stores a new file durably."""
+        target = self.root / key
+        with self._written(key, data) as temporary:
+            try:
+                os.link(temporary, target)
+            except OSError as problem:
+                if problem.errno not in _NO_HARD_LINKS:
+                    raise
+                if target.exists():
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+                temporary.rename(target)
+        _sync_directory(target.parent)
+
+    def replace(self, key: str, data: bytes | memoryview) -> None:
+        """Stores a file durably in one step."""
+        target = self.root / key
+        with self._written(key, data) as temporary:
+            temporary.replace(target)
+        _sync_directory(target.parent)
+
+    def delete(self, key: str) -> None:
+        """Removes a file."""
+        (self.root / key).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _written(self, key: str, data: bytes | memoryview) -> Iterator[Path]:
+        """Writes and fsyncs a temporary file, locked so that `clean_temporary` knows its writer is alive."""
+        target = self.root / key
+        is_private = key.split("/", 1)[0] in _PRIVATE_TREES
+        self._make_directory(target.parent)
+        temporary = self._temporary / secrets.token_hex(12)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _write_all(descriptor, data)
+            if not is_private:
+                os.fchmod(descriptor, 0o666 & ~_UMASK)
+            os.fsync(descriptor)
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _make_directory(self, path: Path) -> None:
+        """Creates a directory and its parents durably."""
+        if path.is_dir():
+            return
+        if path != self.root:
+            self._make_directory(path.parent)
+        is_private = path != self.root and path.relative_to(self.root).parts[0] in _PRIVATE_TREES
+        path.mkdir(mode=0o700 if is_private else 0o777, parents=path == self.root, exist_ok=True)
+        _sync_directory(path.parent)
+
+    def clean_temporary(self) -> int:
+        """Removes what writers that died left behind; gives the number of files removed."""
+        removed = 0
+        for path in self._temporary.iterdir():
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its writer is alive
+            else:
+                path.unlink(missing_ok=True)
+                removed += 1
+            finally:
+                os.close(descriptor)
+        return removed
+
+
+def _read_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()  # once: the call changes the mask of the whole process for a moment
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

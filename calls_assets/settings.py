@@ -1,0 +1,182 @@
+"""Configuration: the `CALLS_*` environment variables, read once and checked as a whole.
+
+What belongs here: names, defaults and bounds of settings. What stays out: anything that uses them.
+A wrong value raises `SettingsError` with one line that names the variable, the value's fault and an example;
+the value of a secret is never repeated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
+_FALSE_WORDS = frozenset({"off", "false", "no", "0"})
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message is one line that says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one deployment (one account of the vendor).
+
+    Attributes:
+        data_dir: Directory of the lake.
+        timezone: Zone whose midnight separates the days.
+        start_date: First day of the partition set.
+        api_base_url: Base of `{base}/calls/{id}`, without a trailing slash; None when not configured.
+        api_token: The access token given directly.
+        api_token_file: File that holds the token; read again after a 401.
+        reread_after: Ages after a call's start at which it is read again, rising.
+        requests_per_second: Upper bound of the request rate.
+        concurrency: Upper bound of requests in flight.
+        timeout_seconds: Total time of one attempt.
+        max_attempts: Attempts per id and sweep.
+        backfill_days_per_run: Days per run of a backfill; 0 means the whole range in one run.
+        id_scan: Whether ids are dense, so that days can be located and the frontier probed.
+    """
+
+    data_dir: Path = Path("data")
+    timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    start_date: date
+    api_base_url: str | None = None
+    api_token: str | None = field(default=None, repr=False)
+    api_token_file: Path | None = None
+    reread_after: tuple[timedelta, ...] = (timedelta(hours=1), timedelta(hours=24), timedelta(days=7))
+    requests_per_second: float = 10.0
+    concurrency: int = 16
+    timeout_seconds: float = 30.0
+    max_attempts: int = 5
+    backfill_days_per_run: int = 7
+    id_scan: bool = True
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Reads and checks the environment.
+
+        Args:
+            env: The variables; the process environment when None.
+
+        Raises:
+            SettingsError: On the first wrong value.
+        """
+        source = os.environ if env is None else env
+        values = {name: text.strip() for name, text in source.items() if name.startswith("CALLS_") and text.strip()}
+        token_file = values.get("CALLS_API_TOKEN_FILE")
+        token = values.get("CALLS_API_TOKEN")
+        if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise SettingsError(
+                "CALLS_API_TOKEN holds a blank or a character that no HTTP header may carry: copy it again"
+            )
+        return cls(
+            data_dir=Path(values.get("CALLS_DATA_DIR", "data")).expanduser(),
+            timezone=_parse_zone(values.get("CALLS_TIMEZONE", "UTC")),
+            start_date=_parse_date(values.get("CALLS_START_DATE", "2024-01-01")),
+            api_base_url=_parse_base_url(values.get("CALLS_API_BASE_URL")),
+            api_token=token,
+            api_token_file=Path(token_file).expanduser() if token_file else None,
+            reread_after=_parse_ages(values.get("CALLS_REREAD_AFTER", "1h,24h,7d")),
+            requests_per_second=_parse_number(values, "CALLS_API_REQUESTS_PER_SECOND", 10.0, 0.01, 100_000.0),
+            concurrency=_parse_whole(values, "CALLS_API_CONCURRENCY", 16, 1, 1_000),
+            timeout_seconds=_parse_number(values, "CALLS_API_TIMEOUT_SECONDS", 30.0, 0.1, 600.0),
+            max_attempts=_parse_whole(values, "CALLS_API_MAX_ATTEMPTS", 5, 1, 20),
+            backfill_days_per_run=_parse_whole(values, "CALLS_BACKFILL_DAYS_PER_RUN", 7, 0, 10_000),
+            id_scan=_parse_switch(values.get("CALLS_ID_SCAN", "on")),
+        )
+
+    def api_problem(self) -> str | None:
+        """Says what keeps the API from being used, or None when it can be."""
+        if self.api_base_url is None:
+            return "CALLS_API_BASE_URL is not set: give the API's base URL, for example https://api.example.com/v2"
+        if self.api_token is None and self.api_token_file is None:
+            return "neither CALLS_API_TOKEN nor CALLS_API_TOKEN_FILE is set: give the vendor's access token"
+        if self.api_token is not None and self.api_token_file is not None:
+            return "CALLS_API_TOKEN and CALLS_API_TOKEN_FILE are both set: keep one"
+        return None
+
+
+def _parse_zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingsError(
+            f"CALLS_TIMEZONE={text!r} is not a time zone: use a name such as Europe/Berlin or UTC"
+        ) from None
+
+
+def _parse_date(text: str) -> date:
+    try:
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            raise ValueError(text)
+        return date.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"CALLS_START_DATE={text!r} is not a date: write it as YYYY-MM-DD") from None
+
+
+def _parse_base_url(text: str | None) -> str | None:
+    if text is None:
+        return None
+    advice = "give something like https://api.example.com/v2"
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise SettingsError(f"CALLS_API_BASE_URL is not a URL: {advice}") from None
+    if parts.scheme not in {"http", "https"} or not host or not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise SettingsError(f"CALLS_API_BASE_URL is not an http(s) URL: {advice}")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise SettingsError(f"CALLS_API_BASE_URL must have no user, password, query or fragment: {advice}")
+    return text.rstrip("/")
+
+
+def _parse_ages(text: str) -> tuple[timedelta, ...]:
+    ages = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,6})([smhd])", part.strip(), re.ASCII)
+        if match is None:
+            raise SettingsError(f"CALLS_REREAD_AFTER={text!r} is not a list of ages: write it as 1h,24h,7d")
+        ages.append(timedelta(seconds=int(match[1]) * _AGE_UNITS[match[2]]))
+    if any(later <= earlier for earlier, later in itertools.pairwise(ages)) or ages[0] <= timedelta(0):
+        raise SettingsError(f"CALLS_REREAD_AFTER={text!r} must rise, each age greater than the one before: 1h,24h,7d")
+    return tuple(ages)
+
+
+def _parse_number(values: Mapping[str, str], name: str, default: float, lowest: float, highest: float) -> float:
+    text = values.get(name)
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not lowest <= number <= highest:
+        raise SettingsError(f"{name}={text!r} is not a number from {lowest:g} to {highest:g}")
+    return number
+
+
+def _parse_whole(values: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+    text = values.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
+        raise SettingsError(f"{name}={text!r} is not a whole number from {lowest} to {highest}")
+    return int(text)
+
+
+def _parse_switch(text: str) -> bool:
+    word = text.lower()
+    if word in _TRUE_WORDS:
+        return True
+    if word in _FALSE_WORDS:
+        return False
+    raise SettingsError(f"CALLS_ID_SCAN={text!r} is neither on nor off")

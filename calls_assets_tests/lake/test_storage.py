@@ -1,0 +1,96 @@
+"""Tests of the local storage: whole files, durable, private where they must be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from calls_assets.lake import LocalStorage
+
+
+def mode_of(path: Path) -> int:
+    """Gives the permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_was_put_is_read_and_listed(tmp_path: Path) -> None:
+    """The four verbs agree on one file."""
+    storage = LocalStorage(tmp_path)
+    storage.put_new("tables/calls/a.parquet", b"one")
+    storage.put_new("tables/agents/b.parquet", b"four")
+    assert storage.read("tables/calls/a.parquet") == b"one"
+    assert storage.list("tables/") == [("tables/agents/b.parquet", 4), ("tables/calls/a.parquet", 3)]
+    assert storage.list("tables/calls/") == [("tables/calls/a.parquet", 3)]
+    assert storage.list("raw/") == []
+
+
+def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:
+    """Create-only means that the first content stays."""
+    storage = LocalStorage(tmp_path)
+    storage.put_new("raw/x", b"first")
+    with pytest.raises(FileExistsError):
+        storage.put_new("raw/x", b"second")
+    assert storage.read("raw/x") == b"first"
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """A reader that opened the old file keeps reading the old content."""
+    storage = LocalStorage(tmp_path)
+    storage.replace("tables/t", b"old")
+    with (tmp_path / "tables/t").open("rb") as reader:
+        storage.replace("tables/t", b"new content")
+        assert reader.read() == b"old"
+    assert storage.read("tables/t") == b"new content"
+
+
+def test_deleting_twice_is_fine(tmp_path: Path) -> None:
+    """A file that is gone already is what the caller wants."""
+    storage = LocalStorage(tmp_path)
+    storage.put_new("raw/x", b"")
+    storage.delete("raw/x")
+    storage.delete("raw/x")
+    with pytest.raises(FileNotFoundError):
+        storage.read("raw/x")
+
+
+def test_raw_is_private_and_tables_follow_the_umask(tmp_path: Path) -> None:
+    """What the vendor said about people is readable by the owner alone."""
+    storage = LocalStorage(tmp_path)
+    for key in ("raw/call_records/d/x", "inbox/new/y", "tables/calls/z"):
+        storage.put_new(key, b"")
+    assert [mode_of(tmp_path / name) for name in ("raw", "raw/call_records", "raw/call_records/d", "inbox")] == [
+        0o700
+    ] * 4
+    assert [mode_of(tmp_path / name) for name in ("raw/call_records/d/x", "inbox/new/y")] == [0o600] * 2
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert mode_of(tmp_path / "tables/calls/z") == 0o666 & ~umask
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk costs the new content only."""
+    storage = LocalStorage(tmp_path)
+    storage.replace("tables/t", b"old")
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        storage.replace("tables/t", b"new")
+    assert storage.read("tables/t") == b"old"
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+def test_only_what_dead_writers_left_is_cleaned(tmp_path: Path) -> None:
+    """A temporary file whose writer is alive is locked, and stays."""
+    storage = LocalStorage(tmp_path)
+    (tmp_path / ".tmp" / "left").write_bytes(b"half")
+    with storage._written("tables/t", b"in progress") as temporary:
+        assert storage.clean_temporary() == 1
+        assert temporary.exists()
+        assert not (tmp_path / ".tmp" / "left").exists()

@@ -1,0 +1,73 @@
+"""Settings: defaults, bounds, one clear line for a wrong value."""
+
+from datetime import date, timedelta
+
+import pytest
+
+from calls_assets.settings import Settings, SettingsError
+
+
+def test_three_variables_are_enough_for_the_real_api() -> None:
+    """URL, token and start date configure a deployment; everything else has a default."""
+    settings = Settings.from_env(
+        {
+            "CALLS_API_BASE_URL": "https://api.example.com/v2/",
+            "CALLS_API_TOKEN": "canary",
+            "CALLS_START_DATE": "2025-05-01",
+        }
+    )
+    assert settings.api_problem() is None
+    assert settings.api_base_url == "https://api.example.com/v2"
+    assert settings.start_date == date(2025, 5, 1)
+    assert settings.reread_after == (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
+    assert "canary" not in repr(settings)
+
+
+def test_without_an_api_the_settings_load_and_say_what_is_missing() -> None:
+    """Tables can be rebuilt without an API, so its absence is a problem only when it is used."""
+    assert "CALLS_API_BASE_URL" in str(Settings.from_env({}).api_problem())
+    assert "CALLS_API_TOKEN" in str(Settings.from_env({"CALLS_API_BASE_URL": "http://127.0.0.1:1"}).api_problem())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CALLS_API_BASE_URL", "api.example.com"),
+        ("CALLS_API_BASE_URL", "ftp://api.example.com"),
+        ("CALLS_API_BASE_URL", "https://user:canary@api.example.com"),
+        ("CALLS_API_BASE_URL", "https://api.example.com?x=1"),
+        ("CALLS_API_BASE_URL", "http://[::1"),
+        ("CALLS_API_TOKEN", "canary canary"),
+        ("CALLS_TIMEZONE", "Mars/Olympus"),
+        ("CALLS_TIMEZONE", "../etc/passwd"),
+        ("CALLS_START_DATE", "2025-13-01"),
+        ("CALLS_START_DATE", "yesterday"),
+        ("CALLS_REREAD_AFTER", "1h,1h"),
+        ("CALLS_REREAD_AFTER", "24h,1h"),
+        ("CALLS_REREAD_AFTER", "0h"),
+        ("CALLS_REREAD_AFTER", "soon"),
+        ("CALLS_API_REQUESTS_PER_SECOND", "0"),
+        ("CALLS_API_REQUESTS_PER_SECOND", "nan"),
+        ("CALLS_API_REQUESTS_PER_SECOND", "fast"),
+        ("CALLS_API_CONCURRENCY", "0"),
+        ("CALLS_API_CONCURRENCY", "1.5"),
+        ("CALLS_API_MAX_ATTEMPTS", "0"),
+        ("CALLS_API_TIMEOUT_SECONDS", "0"),
+        ("CALLS_BACKFILL_DAYS_PER_RUN", "-1"),
+        ("CALLS_ID_SCAN", "maybe"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(name: str, text: str) -> None:
+    """The message names the variable, is one line, and never repeats a secret."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({name: text})
+    message = str(caught.value)
+    assert message.startswith(name)
+    assert "\n" not in message
+    assert "canary" not in message
+
+
+@pytest.mark.parametrize(("word", "expected"), [("on", True), ("OFF", False), ("0", False), ("true", True)])
+def test_the_switch_takes_the_usual_words(word: str, expected: bool) -> None:
+    """On and off in the usual spellings."""
+    assert Settings.from_env({"CALLS_ID_SCAN": word}).id_scan is expected
