@@ -17,9 +17,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dotenv import load_dotenv
+
 _AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
 _FALSE_WORDS = frozenset({"off", "false", "no", "0"})
+
+
+def load_environment() -> None:
+    """Adds the variables of `.env` in the working directory to the environment; those set already stay."""
+    load_dotenv(Path(".env"))
 
 
 class SettingsError(ValueError):

@@ -1,7 +1,7 @@
 """The lake: paths, atomic writing, raw segments, table files and their schemas; the only code that touches storage."""
 
 from calls_assets.lake.errors import CorruptFileError, LakeError
-from calls_assets.lake.lake import Lake, RawDay, Segment
+from calls_assets.lake.lake import TABLES_PREFIX, Lake, Published, RawDay, Segment
 from calls_assets.lake.raw import Read
 from calls_assets.lake.schemas import CALL_RECORDS, DAILY_TABLES, TABLES, Table, describe
 from calls_assets.lake.storage import LocalStorage, Storage, StoredFile
@@ -11,11 +11,13 @@ __all__ = [
     "CALL_RECORDS",
     "DAILY_TABLES",
     "TABLES",
+    "TABLES_PREFIX",
     "CorruptFileError",
     "Finding",
     "Lake",
     "LakeError",
     "LocalStorage",
+    "Published",
     "RawDay",
     "Read",
     "Segment",

@@ -6,6 +6,7 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
     lake.json                                                            the source it is filled from
     raw/call_records/call_date=D/<uuid7>_<lowest id>_<highest id>.parquet  segments
     tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
+    published/D.json                                                     which raw the tables of D show
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import uuid6
 
 from calls_assets.lake import parquet
@@ -32,6 +34,7 @@ RAW_PREFIX = "raw/call_records/"
 TABLES_PREFIX = "tables/"
 SET_ASIDE_SUFFIX = ".damaged"
 _SOURCE_KEY = "lake.json"
+_PUBLISHED_PREFIX = "published/"
 _COMPACT_BYTES = 64 * 2**20
 _COMPACT_SEGMENTS = 8
 _LIST_AGAIN = 20
@@ -73,6 +76,19 @@ class RawDay:
     day: date
     segment_keys: frozenset[str]
     versions: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the tables of a day show.
+
+    Attributes:
+        segment_keys: The raw files they were made from.
+        settled_at: Every id of the day was read at this instant or later; None when it has none.
+    """
+
+    segment_keys: frozenset[str]
+    settled_at: datetime | None
 
 
 def _raise_corrupt(error: CorruptFileError) -> None:
@@ -133,7 +149,7 @@ class Lake:
         """Lists the segments of a day, or of all days, by day and age."""
         prefix = RAW_PREFIX if day is None else f"{RAW_PREFIX}call_date={day}/"
         found = []
-        for key, size in self.storage.list(prefix):
+        for key, size, _ in self.storage.list(prefix):
             match = _SEGMENT.fullmatch(key)
             if match:
                 stored_day = date.fromisoformat(match["day"])
@@ -186,6 +202,39 @@ class Lake:
     def is_current(self, raw: RawDay) -> bool:
         """Tells whether a day's raw still is what was read."""
         return raw.segment_keys == {segment.key for segment in self.segments(raw.day)}
+
+    def mark_published(self, raw: RawDay) -> None:
+        """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale."""
+        newest = raw.versions.group_by("call_id").aggregate([("last_read_at", "max")])
+        oldest = pc.min(newest["last_read_at_max"]).as_py()
+        content = {"segments": sorted(raw.segment_keys), "settled_at": oldest.isoformat() if oldest else None}
+        key = f"{_PUBLISHED_PREFIX}{raw.day}.json"
+        data = json.dumps(content).encode()
+        with contextlib.suppress(FileNotFoundError):
+            if self.storage.read(key) == data:
+                return
+        with _explained(f"write {key}"):
+            self.storage.replace(key, data)
+
+    def published(self) -> dict[date, Published]:
+        """Tells, for every day whose tables were written, which raw they show."""
+        found = {}
+        for key, _, _ in self.storage.list(_PUBLISHED_PREFIX):
+            # A mark that is damaged or just being removed only means that the day is made again.
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                content = json.loads(self.storage.read(key))
+                instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
+                found[date.fromisoformat(key[len(_PUBLISHED_PREFIX) : -len(".json")])] = Published(
+                    frozenset(content["segments"]), instant
+                )
+        return found
+
+    def stale_days(self) -> list[date]:
+        """Lists the days whose tables were written and whose raw has changed since."""
+        stored: dict[date, set[str]] = {}
+        for segment in self.segments():
+            stored.setdefault(segment.day, set()).add(segment.key)
+        return sorted(day for day, mark in self.published().items() if mark.segment_keys != stored.get(day, set()))
 
     def _read_rows(self, day: date, columns: Sequence[str] | None) -> tuple[frozenset[str], pa.Table]:
         """Reads every segment of a day; when one has gone (compacted), lists again."""
@@ -322,7 +371,7 @@ class Lake:
     def table_days(self, name: str) -> list[date]:
         """Lists the days a daily table has a file for."""
         pattern = re.compile(rf"{TABLES_PREFIX}{name}/call_date=(\d{{4}}-\d\d-\d\d)/{name}\.parquet")
-        matches = (pattern.fullmatch(key) for key, _ in self.storage.list(f"{TABLES_PREFIX}{name}/"))
+        matches = (pattern.fullmatch(key) for key, _, _ in self.storage.list(f"{TABLES_PREFIX}{name}/"))
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
 
 

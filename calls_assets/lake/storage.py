@@ -27,10 +27,12 @@ class StoredFile(NamedTuple):
     Attributes:
         key: Path below the root, with `/` between its parts.
         size: Length in bytes.
+        version: Differs whenever the content was replaced.
     """
 
     key: str
     size: int
+    version: str
 
 
 class Storage(Protocol):
@@ -83,7 +85,8 @@ class LocalStorage:
             else:
                 # A file removed between the two looks is simply not there.
                 with contextlib.suppress(FileNotFoundError):
-                    yield StoredFile(key, entry.stat().st_size)
+                    status = entry.stat()
+                    yield StoredFile(key, status.st_size, f"{status.st_ino}-{status.st_mtime_ns}")
 
     def read(self, key: str) -> bytes:
         """Gives a file's content."""

@@ -23,8 +23,14 @@ def test_what_was_put_is_read_and_listed(tmp_path: Path) -> None:
     storage.put_new("tables/calls/a.parquet", b"one")
     storage.put_new("tables/agents/b.parquet", b"four")
     assert storage.read("tables/calls/a.parquet") == b"one"
-    assert storage.list("tables/") == [("tables/agents/b.parquet", 4), ("tables/calls/a.parquet", 3)]
-    assert storage.list("tables/calls/") == [("tables/calls/a.parquet", 3)]
+    listed = [(key, size) for key, size, _ in storage.list("tables/")]
+    assert listed == [("tables/agents/b.parquet", 4), ("tables/calls/a.parquet", 3)]
+    assert storage.list("tables/calls/") == storage.list("tables/")[1:]
+    (before, _) = storage.list("tables/")
+    storage.replace("tables/agents/b.parquet", b"FOUR")
+    (after, _) = storage.list("tables/")
+    assert (before.key, before.size) == (after.key, after.size)
+    assert before.version != after.version
     assert storage.list("raw/") == []
 
 

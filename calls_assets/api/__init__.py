@@ -1,0 +1,37 @@
+"""The vendor's API: how to ask it (`client`), what it says (`contract`), what can go wrong (`errors`)."""
+
+from calls_assets.api.client import Answer, CallsClient, ClientConfig, ClientStats, check_call_id, parse_retry_after
+from calls_assets.api.connect import connect
+from calls_assets.api.contract import Call, ExternalNumber, Leg, Recording, decode_call, payload_fields
+from calls_assets.api.errors import (
+    AccessDeniedError,
+    ApiError,
+    ContractError,
+    PermanentError,
+    RedirectRefusedError,
+    RequestRefusedError,
+    TransientError,
+)
+
+__all__ = [
+    "AccessDeniedError",
+    "Answer",
+    "ApiError",
+    "Call",
+    "CallsClient",
+    "ClientConfig",
+    "ClientStats",
+    "ContractError",
+    "ExternalNumber",
+    "Leg",
+    "PermanentError",
+    "Recording",
+    "RedirectRefusedError",
+    "RequestRefusedError",
+    "TransientError",
+    "check_call_id",
+    "connect",
+    "decode_call",
+    "parse_retry_after",
+    "payload_fields",
+]

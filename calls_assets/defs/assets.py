@@ -1,0 +1,249 @@
+"""Assets: the raw records, the daily tables made from them, and the agents seen in all days.
+
+What belongs here: running the work for the partitions of a run, and telling Dagster about each day. A run over a range
+reports every day on its own, so that days done stay done when another one fails.
+(Dagster reads the annotations of decorated functions, so they are not postponed here.)
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from calls_assets.api import PermanentError
+from calls_assets.defs.checks import build_record_checks, build_table_checks, check_records, check_table, report_checks
+from calls_assets.defs.metadata import describe_coverage, describe_sweep, describe_table
+from calls_assets.defs.partitions import to_days
+from calls_assets.defs.resources import CallsApi, LakeStore
+from calls_assets.derive import publish_agents, publish_day
+from calls_assets.ingest import SweepFailedError, SweepReport, sweep
+from calls_assets.lake import CALL_RECORDS, DAILY_TABLES, TABLES, CorruptFileError, Lake, LakeError
+from calls_assets.settings import Settings, SettingsError
+
+POOL = "calls_api"
+OWNERS = ["team:data-engineering"]
+_Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]]
+
+
+class SweepConfig(dg.Config):
+    """What a run may ask of a sweep."""
+
+    reread_final: bool = Field(
+        default=False,
+        description="Ask again for every call of the days, final ones included: for corrections the vendor made late.",
+    )
+    look_far_ahead: bool = Field(
+        default=False, description="Look for new ids far beyond the highest one, over long runs of missing ids."
+    )
+
+
+def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Makes the assets.
+
+    Args:
+        settings: Give the days per run of a backfill.
+        partitions: The days.
+    """
+    policy = (
+        dg.BackfillPolicy.multi_run(settings.backfill_days_per_run)
+        if settings.backfill_days_per_run
+        else dg.BackfillPolicy.single_run()
+    )
+
+    @dg.asset(
+        partitions_def=partitions,
+        backfill_policy=policy,
+        pool=POOL,
+        group_name="raw",
+        owners=OWNERS,
+        kinds={"python", "parquet"},
+        description=(
+            f"{CALL_RECORDS.description} Materializing a day sweeps it: finds its ids, asks the API for those never "
+            "read or due to be read again, and stores every answer before anything else happens to it."
+        ),
+        metadata={"dagster/column_schema": describe_table(CALL_RECORDS)["dagster/column_schema"]},
+        check_specs=build_record_checks(partitions),
+    )
+    def call_records(
+        context: dg.AssetExecutionContext,
+        config: SweepConfig,
+        calls_api: dg.ResourceParam[CallsApi],
+        lake_store: dg.ResourceParam[LakeStore],
+    ) -> _Events:
+        yield from _sweep_days(context, config, calls_api, lake_store)
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                name,
+                deps=["call_records"],
+                group_name="tables",
+                owners=OWNERS,
+                kinds={"python", "parquet"},
+                description=TABLES[name].description,
+                metadata=describe_table(TABLES[name]),
+            )
+            for name in DAILY_TABLES
+        ],
+        can_subset=True,
+        partitions_def=partitions,
+        backfill_policy=policy,
+        check_specs=build_table_checks(partitions),
+    )
+    def tables(
+        context: dg.AssetExecutionContext,
+        calls_api: dg.ResourceParam[CallsApi],
+        lake_store: dg.ResourceParam[LakeStore],
+    ) -> _Events:
+        yield from _publish_days(context, calls_api, lake_store, partitions)
+
+    @dg.asset(
+        deps=["calls", "call_agents"],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name="tables",
+        owners=OWNERS,
+        kinds={"python", "parquet"},
+        description=TABLES["agents"].description,
+        metadata=describe_table(TABLES["agents"]),
+    )
+    def agents(
+        context: dg.AssetExecutionContext, lake_store: dg.ResourceParam[LakeStore]
+    ) -> dg.MaterializeResult[None]:
+        try:
+            count = publish_agents(_open(context, lake_store, []))
+        except LakeError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        return dg.MaterializeResult(metadata={"dagster/row_count": count})
+
+    return [call_records, tables, agents]
+
+
+def _open(context: dg.AssetExecutionContext, store: LakeStore, damaged: list[CorruptFileError]) -> Lake:
+    def tell(error: CorruptFileError) -> None:
+        if error.key not in {known.key for known in damaged}:
+            damaged.append(error)
+            context.log.warning(f"{error}; the other files are used")
+
+    return store.open(tell)
+
+
+def _sweep_days(context: dg.AssetExecutionContext, config: SweepConfig, api: CallsApi, store: LakeStore) -> _Events:
+    """Sweeps the run's days; each day that is complete in raw gets its own event, also when the sweep fails."""
+    days = to_days(context.partition_keys)
+    damaged: list[CorruptFileError] = []
+    failure: str | None = None
+    try:
+        client = api.connect()
+        lake = _open(context, store, damaged)
+        lake.bind_source(api.settings.api_base_url or "")
+
+        async def run() -> SweepReport:
+            async with client:
+                return await sweep(
+                    lake,
+                    client,
+                    days,
+                    options=api.options,
+                    now=api.now,
+                    reread_final=config.reread_final,
+                    wide=config.look_far_ahead,
+                    log=context.log.info,
+                )
+
+        report = asyncio.run(run())
+    except SweepFailedError as error:
+        report, failure = error.report, str(error)
+    except (PermanentError, LakeError, SettingsError) as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    for file in damaged:
+        # What it held was asked for again, as far as it belonged to the days of this run.
+        if failure is None and any(f"call_date={day}/" in file.key for day in days):
+            lake.set_aside(file.key)
+    for day in sorted(report.touched_days):
+        lake.compact(day)
+    if report.failed_ids:
+        first = ", ".join(map(str, report.failed_ids[:10]))
+        context.log.warning(f"{len(report.failed_ids)} ids had no answer, the next sweep asks for them: {first}")
+    cost = describe_sweep(report)
+    done = [day for day in days if day in report.coverage]
+    for day in done:
+        metadata = describe_coverage(report.coverage[day]) | cost
+        if failure is None:
+            context.add_asset_metadata(metadata, asset_key="call_records", partition_key=day.isoformat())
+        elif report.coverage[day].is_complete:
+            yield dg.AssetMaterialization("call_records", partition=day.isoformat(), metadata=metadata)
+    if failure is not None:
+        raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
+    yield dg.MaterializeResult(asset_key="call_records")
+    yield from report_checks(
+        context,
+        (
+            (day, outcome)
+            for day in done
+            for outcome in check_records(lake, report.coverage[day], options=api.options, now=api.now)
+        ),
+    )
+
+
+def _publish_days(
+    context: dg.AssetExecutionContext, api: CallsApi, store: LakeStore, partitions: dg.DailyPartitionsDefinition
+) -> _Events:
+    """Makes the tables of the run's days, and of published days whose raw has changed since."""
+    days = to_days(context.partition_keys)
+    damaged: list[CorruptFileError] = []
+    try:
+        lake = _open(context, store, damaged)
+        stale = [day for day in lake.stale_days() if day not in days]
+    except LakeError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    selected = [name for name in DAILY_TABLES if dg.AssetKey(name) in context.selected_asset_keys]
+    counts: dict[date, dict[str, int]] = {}
+    failures: list[str] = []
+    for day in [*days, *stale]:
+        names = selected if day in days else DAILY_TABLES
+        damaged.clear()
+        try:
+            report = publish_day(
+                lake, day, timezone=api.settings.timezone, reread_after=api.settings.reread_after, names=names
+            )
+        except LakeError as error:
+            failures.append(f"{day}: {error}")
+            context.log.warning(failures[-1])
+            continue
+        counts[day] = report.row_counts
+        replaced = ", ".join(sorted(report.replaced)) or "no table"
+        context.log.info(f"{day}: {report.row_counts.get('calls', 0):,} calls; replaced {replaced}")
+    for day in stale:
+        if day in counts and partitions.has_partition_key(day.isoformat()):
+            for name in DAILY_TABLES:
+                context.log_event(_materialized(name, day, counts[day][name]))
+    if failures:
+        for day in days:
+            for name in selected if day in counts else []:
+                yield _materialized(name, day, counts[day][name])
+        raise dg.Failure(description="; ".join(failures), allow_retries=False)
+    yield from _report_tables(context, lake, days, selected, counts)
+
+
+def _materialized(name: str, day: date, count: int) -> dg.AssetMaterialization:
+    metadata = {"dagster/partition_row_count": count}
+    return dg.AssetMaterialization(name, partition=day.isoformat(), metadata=metadata)
+
+
+def _report_tables(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    days: Sequence[date],
+    selected: Sequence[str],
+    counts: dict[date, dict[str, int]],
+) -> _Events:
+    for name in selected:
+        for day in days:
+            context.add_asset_metadata(
+                {"dagster/partition_row_count": counts[day][name]}, asset_key=name, partition_key=day.isoformat()
+            )
+        yield dg.MaterializeResult(asset_key=name)
+    yield from report_checks(context, ((day, check_table(lake, name, day)) for name in selected for day in days))

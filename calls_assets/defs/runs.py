@@ -1,0 +1,70 @@
+"""Runs: which days are being swept right now, and how the last sweeps of a day ended.
+
+What belongs here: questions to Dagster's run storage, asked by sensor and schedule to be considerate. Their answers are
+never needed for correctness: that is recomputed from the lake.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+
+from calls_assets.defs.jobs import SWEEP_JOB
+
+_PARTITION = "dagster/partition"
+_RANGE_START = "dagster/asset_partition_range_start"
+_RANGE_END = "dagster/asset_partition_range_end"
+_FIRST_PAUSE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(minutes=30)
+_IN_FLIGHT = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def is_in_flight(instance: dg.DagsterInstance, day: date) -> bool:
+    """Tells whether a run that sweeps the day is queued or at work: a job's, a backfill's or one by hand."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_FLIGHT)), limit=200)
+    return any(_covers(run, day) and _sweeps(run) for run in runs)
+
+
+def _covers(run: dg.DagsterRun, day: date) -> bool:
+    first = run.tags.get(_PARTITION) or run.tags.get(_RANGE_START)
+    last = run.tags.get(_PARTITION) or run.tags.get(_RANGE_END)
+    return first is not None and last is not None and first <= day.isoformat() <= last
+
+
+def _sweeps(run: dg.DagsterRun) -> bool:
+    if run.asset_selection is not None:
+        return dg.AssetKey("call_records") in run.asset_selection
+    return run.job_name == SWEEP_JOB
+
+
+def pause_after_failures(instance: dg.DagsterInstance, day: date, now: datetime) -> timedelta | None:
+    """Gives how long to wait still before the day is swept again, when its last sweeps failed; None to go on.
+
+    One minute after one failure, then twice as long each time, half an hour at most.
+    """
+    records = instance.get_run_records(
+        dg.RunsFilter(
+            job_name=SWEEP_JOB,
+            tags={_PARTITION: day.isoformat()},
+            statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+        ),
+        limit=8,
+    )
+    failures = 0
+    for record in records:
+        if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
+            break
+        failures += 1
+    if not failures:
+        return None
+    ended = records[0].end_time or records[0].update_timestamp.timestamp()
+    pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+    left = datetime.fromtimestamp(ended, UTC) + pause - now
+    return left if left > timedelta(0) else None

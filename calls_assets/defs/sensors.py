@@ -1,0 +1,77 @@
+"""Sensors: `new_call_ids` looks beyond the highest stored id and starts a sweep when the API has more.
+
+A tick asks at most two ids and stores nothing: what it saw is found again by the sweep. Its cursor is not used, and its
+runs have no run keys: a lost tick or a failed run costs nothing but time.
+"""
+
+import asyncio
+from datetime import date, timedelta
+
+import dagster as dg
+
+from calls_assets.api import ApiError
+from calls_assets.defs.jobs import SWEEP_JOB
+from calls_assets.defs.resources import CallsApi, LakeStore
+from calls_assets.defs.runs import is_in_flight, pause_after_failures
+from calls_assets.ingest import probe_new_calls
+from calls_assets.lake import Lake, LakeError
+from calls_assets.settings import Settings, SettingsError
+
+INTERVAL_SECONDS = 30
+CATCH_UP_DAYS = 31
+"""Days that a sensor or the nightly schedule makes up for after an outage; more is a backfill's matter."""
+
+
+def days_behind(lake: Lake, today: date, first_day: date) -> list[date]:
+    """Lists the days from the last stored one to today, rising; at most a month of them."""
+    last_stored = max((segment.day for segment in lake.segments() if segment.day <= today), default=today)
+    first = max(last_stored, first_day, today - timedelta(days=CATCH_UP_DAYS))
+    return [first + timedelta(days=offset) for offset in range((today - first).days + 1)]
+
+
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """Makes the sensors."""
+
+    @dg.sensor(
+        name="new_call_ids",
+        job_name=SWEEP_JOB,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks for calls beyond the highest stored id and sweeps today, and the days missed since, if any.",
+    )
+    def new_call_ids(
+        context: dg.SensorEvaluationContext,
+        calls_api: dg.ResourceParam[CallsApi],
+        lake_store: dg.ResourceParam[LakeStore],
+    ) -> dg.SensorResult | dg.SkipReason:
+        problem = settings.api_problem()
+        if problem is not None:
+            return dg.SkipReason(problem)
+        if not settings.id_scan:
+            return dg.SkipReason("CALLS_ID_SCAN is off: ids are not searched")
+        now = calls_api.now()
+        today = now.astimezone(settings.timezone).date()
+        if today < settings.start_date:
+            return dg.SkipReason(f"the first day is CALLS_START_DATE={settings.start_date}")
+        if is_in_flight(context.instance, today):
+            return dg.SkipReason(f"a sweep of {today} is under way")
+        pause = pause_after_failures(context.instance, today, now)
+        if pause is not None:
+            return dg.SkipReason(f"the last sweep of {today} failed: waiting {pause.total_seconds():.0f} s more")
+        try:
+            lake = lake_store.open(lambda error: context.log.warning(str(error)))
+            if not asyncio.run(_probe(calls_api, lake)):
+                return dg.SkipReason("no new calls")
+        except (ApiError, LakeError, SettingsError) as error:
+            return dg.SkipReason(f"could not look: {error}")
+        days = [day for day in days_behind(lake, today, settings.start_date) if not is_in_flight(context.instance, day)]
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(partition_key=day.isoformat(), tags={"dagster/priority": "10"}) for day in days]
+        )
+
+    return [new_call_ids]
+
+
+async def _probe(api: CallsApi, lake: Lake) -> bool:
+    async with api.connect(is_probe=True) as client:
+        return await probe_new_calls(lake, client, now=api.now, options=api.options)

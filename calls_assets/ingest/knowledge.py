@@ -1,0 +1,180 @@
+"""What the lake already knows about ids: their state, start and newest read.
+
+What belongs here: a view of the raw index of some days, kept up to date with the answers of the running sweep.
+What stays out: deciding what to request (`plan`) and asking (`sweep`). Instants are UTC epoch microseconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_left
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+
+from calls_assets.lake import Lake, Segment
+
+NEIGHBOUR_DAYS = 2
+"""Stored days looked at on either side of the swept ones to bracket them."""
+
+
+class Kind(enum.IntEnum):
+    """What the newest answer for an id was."""
+
+    CALL = 0
+    MISSING = 1
+    QUARANTINED = 2
+
+
+class Known(NamedTuple):
+    """State of one id after its newest read.
+
+    Attributes:
+        kind: What the API said.
+        started_us: Start of the call; 0 unless `kind` is CALL.
+        is_ended: Whether the call had ended.
+        read_us: Instant of the newest read.
+        day: Day the read is stored in (for a call: the day it starts in, where it is stored there).
+    """
+
+    kind: Kind
+    started_us: int
+    is_ended: bool
+    read_us: int
+    day: date
+
+
+def to_us(instant: datetime) -> int:
+    """Converts an aware instant to UTC epoch microseconds."""
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def day_start_us(day: date, timezone: ZoneInfo) -> int:
+    """Gives the instant at which a local day begins (23 and 25 hour days included)."""
+    return to_us(datetime(day.year, day.month, day.day, tzinfo=timezone).astimezone(UTC))
+
+
+def day_of(started_us: int, timezone: ZoneInfo) -> date:
+    """Gives the local day an instant falls in."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=started_us)).astimezone(timezone).date()
+
+
+class Knowledge:
+    """The known ids of some days, and the answers that arrived since.
+
+    Args:
+        timezone: Zone of the days.
+    """
+
+    def __init__(self, timezone: ZoneInfo) -> None:
+        self.timezone = timezone
+        self.known: dict[int, Known] = {}
+        self.loaded_days: set[date] = set()
+        self.highest = 0
+        """The highest id known to exist; 0 when none is."""
+        self._starts: dict[int, int] = {}
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of_days(cls, lake: Lake, days: Iterable[date], timezone: ZoneInfo) -> Knowledge:
+        """Loads the days, their nearest stored neighbours, and every day whose ids overlap theirs."""
+        wanted = sorted(set(days))
+        knowledge = cls(timezone)
+        segments = lake.segments()
+        stored = sorted({segment.day for segment in segments})
+        before = stored[max(0, bisect_left(stored, wanted[0]) - NEIGHBOUR_DAYS) : bisect_left(stored, wanted[0])]
+        after = [day for day in stored if day > wanted[-1]][:NEIGHBOUR_DAYS]
+        knowledge.load(lake, {*before, *wanted, *after} & set(stored))
+        in_days = [id_ for id_, state in knowledge.known.items() if state.day in set(wanted)]
+        if in_days:
+            knowledge.load_range(lake, segments, min(in_days), max(in_days))
+        return knowledge
+
+    def load_range(self, lake: Lake, segments: Iterable[Segment], lowest: int, highest: int) -> None:
+        """Loads every day with a segment whose ids overlap `lowest` to `highest`."""
+        self.load(lake, {s.day for s in segments if s.lowest_id <= highest and s.highest_id >= lowest})
+
+    def load(self, lake: Lake, days: Iterable[date]) -> None:
+        """Loads the raw index of the days not loaded yet."""
+        new_days = sorted(set(days) - self.loaded_days)
+        if not new_days:
+            return
+        self.loaded_days.update(new_days)
+        self._add_index(lake.read_index(new_days))
+
+    def _add_index(self, index: pa.Table) -> None:
+        started = index["started_at"].cast(pa.int64()).to_pylist()
+        read = index["read_at"].cast(pa.int64()).to_pylist()
+        columns = (index[name].to_pylist() for name in ("day", "call_id", "http_status", "is_ended", "error"))
+        for day, id_, status, is_ended, error, started_us, read_us in zip(*columns, started, read, strict=True):
+            if status == 404:
+                state = Known(Kind.MISSING, 0, False, read_us, day)
+            elif error is not None or started_us is None:
+                state = Known(Kind.QUARANTINED, 0, False, read_us, day)
+            else:
+                state = Known(Kind.CALL, started_us, bool(is_ended), read_us, day)
+            self._keep_newest(id_, state)
+
+    def file_under(self, id_: int, day: date) -> None:
+        """Corrects the day an undated answer is stored in."""
+        self.known[id_] = self.known[id_]._replace(day=day)
+
+    def add(self, id_: int, state: Known) -> None:
+        """Records an answer of the running sweep."""
+        self._keep_newest(id_, state)
+
+    def _keep_newest(self, id_: int, state: Known) -> None:
+        held = self.known.get(id_)
+        # The same read can be stored in two days (a call that moved) and an id can be missing in one and found in
+        # another: the newest read wins, and of equal reads the one stored where the call starts.
+        if held is None or state.read_us > held.read_us or (state.read_us == held.read_us and self._is_home(state)):
+            self.known[id_] = state
+            if state.kind is Kind.CALL:
+                self._starts[id_] = state.started_us
+                self._sorted = None
+            elif self._starts.pop(id_, None) is not None:
+                self._sorted = None
+            if state.kind is not Kind.MISSING:
+                self.highest = max(self.highest, id_)
+
+    def _is_home(self, state: Known) -> bool:
+        return state.kind is Kind.CALL and day_of(state.started_us, self.timezone) == state.day
+
+    def calls(self) -> tuple[np.ndarray, np.ndarray]:
+        """Gives ids (rising) and starts of all known calls, as two int64 arrays of equal length."""
+        if self._sorted is None:
+            count = len(self._starts)
+            ids = np.fromiter(self._starts.keys(), dtype=np.int64, count=count)
+            starts = np.fromiter(self._starts.values(), dtype=np.int64, count=count)
+            order = np.argsort(ids)
+            self._sorted = (ids[order], starts[order])
+        return self._sorted
+
+    def split(self, boundary_us: int) -> tuple[int, int | None]:
+        """Finds where starts pass an instant, as a vote of all known calls.
+
+        The split misplaces the fewest calls, so ids out of order and single calls whose start was corrected to a
+        far-away day do not move it.
+
+        Returns:
+            The highest known id below the split (0 when none) and the lowest above it (None when none).
+        """
+        ids, starts = self.calls()
+        late = starts >= boundary_us
+        # misplaced[k] = calls at or after the boundary left of k + calls before it right of k
+        misplaced = np.concatenate(([0], np.cumsum(late))) + (
+            np.count_nonzero(~late) - np.concatenate(([0], np.cumsum(~late)))
+        )
+        k = int(np.argmin(misplaced))
+        return (int(ids[k - 1]) if k else 0), (int(ids[k]) if k < len(ids) else None)
+
+    def neighbours_us(self, id_: int) -> tuple[int | None, int | None]:
+        """Gives the starts of the nearest known calls with a lower and a higher id."""
+        ids, starts = self.calls()
+        k = int(np.searchsorted(ids, id_))
+        above = k + 1 if k < len(ids) and ids[k] == id_ else k
+        return (int(starts[k - 1]) if k else None), (int(starts[above]) if above < len(ids) else None)

@@ -1,0 +1,121 @@
+"""The pure rules of re-reading: which known ids are due, which are final, which days have work.
+
+What belongs here: functions of (state, clock, settings). What stays out: storage and network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
+from calls_assets.lake import Lake
+from calls_assets.settings import Settings
+
+_MINUTE_US = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """What a sweep needs to know of the settings.
+
+    Attributes:
+        timezone: Zone of the days.
+        reread_after: Rungs: ages after the start at which a call is read again.
+        id_scan: Whether ids may be searched; False leaves only ids the lake already names.
+        concurrency: Requests in flight.
+        requests_per_second: The configured rate, for estimates only (the client enforces it).
+    """
+
+    timezone: ZoneInfo
+    reread_after: tuple[timedelta, ...]
+    id_scan: bool = True
+    concurrency: int = 16
+    requests_per_second: float = 10.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> SweepOptions:
+        """Takes the options from the settings."""
+        return cls(
+            timezone=settings.timezone,
+            reread_after=settings.reread_after,
+            id_scan=settings.id_scan,
+            concurrency=settings.concurrency,
+            requests_per_second=settings.requests_per_second,
+        )
+
+    @property
+    def rungs_us(self) -> tuple[int, ...]:
+        """The rungs in microseconds."""
+        return tuple(rung // timedelta(microseconds=1) for rung in self.reread_after)
+
+
+def passed_rung(anchor_us: int, read_us: int, now_us: int, rungs_us: tuple[int, ...]) -> bool:
+    """Tells whether something that began at `anchor_us` has passed a rung since it was read."""
+    return any(read_us < anchor_us + rung <= now_us for rung in rungs_us)
+
+
+def is_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: tuple[int, ...]) -> bool:
+    """Tells whether a known id is to be read again.
+
+    A call that has not ended is read again when its age has doubled since the last read (at least a minute later),
+    until its last rung; everything else when it has passed a rung. A missing or quarantined id takes its age from
+    the call before it, and is due at once when it was asked for before its time: when a later id began after that.
+    """
+    if state.kind is Kind.CALL:
+        if passed_rung(state.started_us, state.read_us, now_us, rungs_us):
+            return True
+        if state.is_ended or now_us > state.started_us + rungs_us[-1]:
+            return False
+        age_at_read = max(state.read_us - state.started_us, _MINUTE_US)
+        return now_us - state.read_us >= _MINUTE_US and now_us - state.started_us >= 2 * age_at_read
+    before_us, after_us = knowledge.neighbours_us(id_)
+    if state.kind is Kind.MISSING and after_us is None:
+        return False  # beyond the frontier: nothing to find there yet, the frontier probe looks
+    if after_us is not None and state.read_us <= after_us and state.kind is Kind.MISSING:
+        return now_us > state.read_us
+    anchor_us = before_us
+    if anchor_us is None:
+        anchor_us = day_start_us(state.day + timedelta(days=1), knowledge.timezone)
+    return passed_rung(anchor_us, state.read_us, now_us, rungs_us)
+
+
+def due_ids(
+    knowledge: Knowledge, days: Collection[date], *, now: datetime, options: SweepOptions, reread_final: bool = False
+) -> Iterator[int]:
+    """Yields the known ids of the days that are to be read again, all of them with `reread_final`."""
+    now_us, rungs = to_us(now), options.rungs_us
+    for id_, state in sorted(knowledge.known.items()):
+        day = day_of(state.started_us, options.timezone) if state.kind is Kind.CALL else state.day
+        if day in days and (reread_final or is_due(id_, state, knowledge, now_us, rungs)):
+            yield id_
+
+
+def due_days(lake: Lake, *, now: datetime, options: SweepOptions) -> list[date]:
+    """Lists the stored days with at least one due read, rising: what the nightly schedule sweeps.
+
+    A day is not opened when its tables were made from the raw it has and all its ids were read after its last rung.
+    """
+    stored: dict[date, set[str]] = {}
+    for segment in lake.segments():
+        stored.setdefault(segment.day, set()).add(segment.key)
+    published = lake.published()
+    due = []
+    for day, keys in sorted(stored.items()):
+        mark = published.get(day)
+        if mark is not None and mark.settled_at is not None and mark.segment_keys == keys:
+            last_rung_us = day_start_us(day + timedelta(days=1), options.timezone) + options.rungs_us[-1]
+            if to_us(mark.settled_at) >= last_rung_us:
+                continue
+        if overdue_count(lake, day, now=now, options=options):
+            due.append(day)
+    return due
+
+
+def overdue_count(lake: Lake, day: date, *, now: datetime, options: SweepOptions) -> int:
+    """Counts the reads of a stored day that are due at an instant."""
+    knowledge = Knowledge(options.timezone)
+    knowledge.load(lake, [day])
+    return sum(1 for _ in due_ids(knowledge, {day}, now=now, options=options))

@@ -1,0 +1,485 @@
+"""The sweep: make the raw records of some days complete as of now.
+
+Locates the days' ids, plans what to request, fetches concurrently and lands every answer, whatever day it belongs to.
+Nothing is remembered between sweeps but the lake: killed at any point, the next one asks only for what is not stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, Protocol
+
+from calls_assets.api.client import Answer, ClientStats
+from calls_assets.api.contract import decode_call
+from calls_assets.api.errors import ContractError, TransientError
+from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of
+from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
+from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
+from calls_assets.ingest.plan import SweepOptions, due_ids
+from calls_assets.lake import Lake, Read
+
+LAND_EVERY_ANSWERS = 2_000
+LAND_EVERY_SECONDS = 15.0
+LOG_EVERY_SECONDS = 5.0
+FAILED_SHARE = 0.05
+GIVE_UP_SECONDS = 45.0
+"""A sweep without a single answer for this long, while attempts fail, ends; pauses the API asked for do not count."""
+GIVE_UP_PAUSED_SECONDS = 1_200.0
+"""The same, pauses included."""
+
+_DAYS_AT_ONCE = 31
+
+
+class CallSource(Protocol):
+    """What a sweep asks: the API client, or anything that answers like it."""
+
+    stats: ClientStats
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the source itself asked to wait."""
+
+    async def fetch(self, call_id: int) -> Answer:
+        """Asks for one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport:
+    """What a sweep did.
+
+    Attributes:
+        days: The days asked for.
+        touched_days: Every day that got reads, days outside `days` included.
+        requested: Ids asked for.
+        requests: HTTP attempts, retries included.
+        retries: Attempts after the first of an id.
+        landed: Answers stored.
+        missing: Answers that said the id does not exist.
+        quarantined: Answers that broke the contract.
+        failed_ids: Ids without an answer, rising.
+        seconds: Duration.
+        coverage: The accounting of each day.
+    """
+
+    days: tuple[date, ...]
+    touched_days: frozenset[date]
+    requested: int
+    requests: int
+    retries: int
+    landed: int
+    missing: int
+    quarantined: int
+    failed_ids: tuple[int, ...]
+    seconds: float
+    coverage: dict[date, Coverage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """What a sweep of some days would do.
+
+    Attributes:
+        days: The days.
+        first_id: First id to account for, margins included; None when the account has no calls there.
+        last_id: Last id.
+        ids: Number of ids from first to last.
+        stored: Of these, already answered.
+        due: Known ids to be read again.
+        requests: Ids a sweep would ask for.
+        probes: Requests the plan itself made; their answers are stored.
+        seconds: Estimated duration at the configured rate.
+    """
+
+    days: tuple[date, ...]
+    first_id: int | None
+    last_id: int | None
+    ids: int
+    stored: int
+    due: int
+    requests: int
+    probes: int
+    seconds: float
+
+
+class SweepFailedError(Exception):
+    """Too many ids had no answer; everything that had one is stored.
+
+    Attributes:
+        report: What was done all the same.
+    """
+
+    def __init__(self, reason: str, report: SweepReport) -> None:
+        super().__init__(f"{reason}; the others are stored, and the next sweep asks for these only")
+        self.report = report
+
+
+async def sweep(
+    lake: Lake,
+    client: CallSource,
+    days: Sequence[date],
+    *,
+    options: SweepOptions,
+    now: Callable[[], datetime],
+    reread_final: bool = False,
+    wide: bool = False,
+    log: Callable[[str], None],
+) -> SweepReport:
+    """Makes the raw records of the days complete as of now.
+
+    Args:
+        lake: Where answers land.
+        client: Where answers come from.
+        days: The days, in any order.
+        options: Zone, rungs, concurrency.
+        now: The clock (UTC).
+        reread_final: Ask again for every id of the days.
+        wide: Look far ahead of the highest id, over long runs of missing ids.
+        log: Takes one progress line every few seconds.
+
+    Raises:
+        SweepFailedError: More than 5 % of the ids failed, or nothing was answered for 45 s.
+        PermanentError: The API refused; what was answered before is stored.
+    """
+    work = _Sweep(lake, client, options, now, log)
+    ordered = sorted(set(days))
+    try:
+        for group in _group(ordered):
+            await work.run_group(group, reread_final=reread_final, wide=wide)
+    except _NoAnswerError as problem:
+        await work.land()
+        raise SweepFailedError(str(problem), work.report(ordered)) from None
+    finally:
+        await work.land()
+    report = work.report(ordered)
+    if len(report.failed_ids) > FAILED_SHARE * report.requested:
+        first = ", ".join(str(id_) for id_ in report.failed_ids[:5])
+        reason = f"{len(report.failed_ids)} of {report.requested} ids had no answer (first: {first})"
+        raise SweepFailedError(reason, report)
+    return report
+
+
+async def make_plan(
+    lake: Lake, client: CallSource, days: Sequence[date], *, options: SweepOptions, now: Callable[[], datetime]
+) -> PlanReport:
+    """Finds out, with a handful of probes, what a sweep of the days would request.
+
+    The days are taken as one range from the first to the last. The probes' answers are stored like any other.
+    """
+    work = _Sweep(lake, client, options, now, lambda _line: None)
+    ordered = sorted(set(days))
+    try:
+        found = await work.locate(ordered, wide=False)
+    finally:
+        await work.land()
+    due = set(due_ids(work.knowledge, set(ordered), now=now(), options=options))
+    span = range(found[0], found[1] + 1) if found else range(0)
+    stored = sum(1 for id_ in span if id_ in work.knowledge.known)
+    requests = len(span) - stored + len(due)
+    return PlanReport(
+        days=tuple(ordered),
+        first_id=found[0] if found else None,
+        last_id=found[1] if found else None,
+        ids=len(span),
+        stored=stored,
+        due=len(due),
+        requests=requests,
+        probes=work.requested,
+        seconds=requests / options.requests_per_second,
+    )
+
+
+async def probe_new_calls(
+    lake: Lake, client: CallSource, *, now: Callable[[], datetime], options: SweepOptions, window: int = 2
+) -> bool:
+    """Tells whether the API has a call beyond the highest one stored, with at most `window` requests.
+
+    Nothing is stored: the sweep that follows does it. An empty lake is answered with True without asking; where only
+    missing ids are stored (an account without calls), one of the ids is a power of two that changes by the minute.
+    """
+    stored = sorted({segment.day for segment in lake.segments()})
+    if not stored:
+        return True
+    top = 0
+    for days in (stored[-3:], stored):
+        knowledge = Knowledge(options.timezone)
+        knowledge.load(lake, days)
+        top = knowledge.highest
+        if top:
+            break
+    for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
+        if (await client.fetch(id_)).http_status != 404:
+            return True
+    return False
+
+
+def _group(days: Sequence[date]) -> list[list[date]]:
+    """Cuts rising days into runs of consecutive ones, so that each run is located once."""
+    groups: list[list[date]] = []
+    for day in days:
+        if groups and groups[-1][-1] == day - timedelta(days=1) and len(groups[-1]) < _DAYS_AT_ONCE:
+            groups[-1].append(day)
+        else:
+            groups.append([day])
+    return groups
+
+
+@dataclass
+class _Progress:
+    total: int
+    retries: int
+    failed: int = 0
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+    answered: float = field(default_factory=time.monotonic)
+
+
+class _NoAnswerError(Exception):
+    """The API does not answer."""
+
+
+class _Sweep:
+    """One sweep under way: the knowledge, the answers not landed yet, the counts."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        client: CallSource,
+        options: SweepOptions,
+        now: Callable[[], datetime],
+        log: Callable[[str], None],
+    ) -> None:
+        self._lake, self._client, self._options, self._now, self._log = lake, client, options, now, log
+        self.knowledge = Knowledge(options.timezone)
+        self.requested = 0
+        self._began = time.monotonic()
+        self._requests_before = client.stats.requests
+        self._retries_before = client.stats.retries
+        self._days: list[date] = []
+        self._buffer: list[tuple[frozenset[date], Read]] = []
+        self._buffered_since = time.monotonic()
+        self._landing = asyncio.Lock()
+        self._touched: set[date] = set()
+        self._failed: set[int] = set()
+        self._landed = self._missing = self._quarantined = 0
+        self._coverage: dict[date, Coverage] = {}
+
+    async def run_group(self, days: list[date], *, reread_final: bool, wide: bool) -> None:
+        """Sweeps consecutive days."""
+        failed_before = set(self._failed)
+        found = await self.locate(days, wide=wide)
+        again = set(
+            due_ids(self.knowledge, set(days), now=self._now(), options=self._options, reread_final=reread_final)
+        )
+        known = self.knowledge.known
+        first, last = found or (1, 0)
+        await self._fetch(
+            [id_ for id_ in range(first, last + 1) if id_ not in known or id_ in again]
+            + sorted(id_ for id_ in again if not first <= id_ <= last)
+        )
+        if found:
+            await self._widen(days, first, last)
+        # Ids that were asked for before their time (404, and a later id has begun since) are due now.
+        late = [i for i in due_ids(self.knowledge, set(days), now=self._now(), options=self._options) if i not in again]
+        await self._fetch([id_ for id_ in late if known[id_].kind is Kind.MISSING])
+        # One more round for the ids that failed: what hindered single ones has probably passed.
+        second_round, self._failed = self._failed - failed_before, failed_before
+        await self._fetch(sorted(second_round))
+        await self.land()
+        for day in days:
+            self._coverage[day] = coverage_of(self.knowledge, day)
+
+    async def locate(self, days: list[date], *, wide: bool) -> tuple[int, int] | None:
+        """Finds the id range of consecutive days; None when the account has none or may not be scanned."""
+        self._days = days
+        zone = self._options.timezone
+        self.knowledge = await asyncio.to_thread(Knowledge.of_days, self._lake, days, zone)
+        if not self._options.id_scan:
+            return None
+        locator = Locator(self.knowledge, self._ask_unknown, self._fetch, self._now)
+        if not len(self.knowledge.calls()[0]):
+            stored = {segment.day for segment in self._lake.segments()}
+            self.knowledge.load(self._lake, stored)
+        if not len(self.knowledge.calls()[0]) and not await locator.find_first_hit():
+            return None
+        begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
+        await locator.advance_frontier(end, wide=wide)
+        found = await locator.find_range(begin, end)
+        if found:
+            await asyncio.to_thread(self.knowledge.load_range, self._lake, self._lake.segments(), *found)
+        return found
+
+    async def _widen(self, days: list[date], first: int, last: int) -> None:
+        """Reads on beyond an edge as long as calls of the days stand close to it."""
+        zone = self._options.timezone
+        begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
+        known = self.knowledge.known
+
+        def is_in_days(id_: int) -> bool:
+            state = known.get(id_)
+            return state is not None and state.kind is Kind.CALL and begin <= state.started_us < end
+
+        while first > 1 and any(is_in_days(id_) for id_ in range(first, first + DISORDER)):
+            first = max(1, first - DISORDER)
+            await self._ask_unknown(range(first, first + DISORDER))
+        while any(is_in_days(id_) for id_ in range(last - DISORDER + 1, last + 1)):
+            top = self.knowledge.highest
+            if last >= top:
+                return
+            await self._ask_unknown(range(last + 1, min(last + DISORDER, top) + 1))
+            last = min(last + DISORDER, top)
+
+    async def _ask_unknown(self, ids: Iterable[int]) -> None:
+        await self._fetch([id_ for id_ in ids if id_ not in self.knowledge.known])
+
+    async def _fetch(self, ids: Iterable[int]) -> None:
+        """Asks for ids concurrently; every answer is buffered, and landed in time."""
+        wanted = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._failed]
+        if not wanted:
+            return
+        self.requested += len(wanted)
+        progress = _Progress(total=len(wanted), retries=self._client.stats.retries)
+        queue = iter(wanted)
+
+        async def work() -> None:
+            for id_ in queue:
+                try:
+                    answer = await self._client.fetch(id_)
+                except TransientError:
+                    self._failed.add(id_)
+                    progress.failed += 1
+                else:
+                    progress.answered = time.monotonic()
+                    progress.retries = self._client.stats.retries
+                    self._take(answer)
+                progress.done += 1
+                await self._keep_house(progress)
+
+        tasks = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(wanted)))]
+        watch = asyncio.create_task(self._watch(progress))
+        everything = asyncio.gather(*tasks)
+        try:
+            # The first error that is not about a single id ends the others: the API refuses, or the disk is full.
+            ends: set[asyncio.Future[Any]] = {everything, watch}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*tasks, watch):
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, watch, everything, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _watch(self, progress: _Progress) -> None:
+        """Lands and reports while answers are slow to come, and gives up when none comes at all."""
+        waited = 0.0
+        while True:
+            answered = progress.answered
+            await asyncio.sleep(1)
+            await self._keep_house(progress)
+            waited = 0.0 if progress.answered != answered else waited + (not self._client.is_paused)
+            is_trying_in_vain = self._client.stats.retries > progress.retries or progress.failed
+            if is_trying_in_vain and (
+                waited >= GIVE_UP_SECONDS or time.monotonic() - progress.answered >= GIVE_UP_PAUSED_SECONDS
+            ):
+                raise _NoAnswerError(f"no answer for {time.monotonic() - progress.answered:.0f} s")
+
+    async def _keep_house(self, progress: _Progress) -> None:
+        moment = time.monotonic()
+        overdue = self._buffer and moment - self._buffered_since >= LAND_EVERY_SECONDS
+        if len(self._buffer) >= LAND_EVERY_ANSWERS or overdue:
+            await self.land()
+        if moment - progress.logged >= LOG_EVERY_SECONDS:
+            progress.logged = moment
+            rate = progress.done / (moment - progress.began)
+            left = f"{(progress.total - progress.done) / rate:.0f} s left" if rate else "time left unknown"
+            retries = self._client.stats.retries - self._retries_before
+            self._log(f"{progress.done:,} of {progress.total:,} ids, {rate:.1f}/s, {retries:,} retries, {left}")
+
+    def _take(self, answer: Answer) -> None:
+        """Files one answer under the days it belongs to."""
+        id_, zone = answer.call_id, self._options.timezone
+        before = self.knowledge.known.get(id_)
+        read_us = to_us(answer.fetched_at)
+        started_at: datetime | None = None
+        is_ended: bool | None = None
+        error: str | None = None
+        if answer.http_status == 404 or answer.body is None:
+            kind = Kind.MISSING
+            self._missing += 1
+        else:
+            try:
+                call = decode_call(id_, answer.body)
+            except ContractError as problem:
+                kind, error = Kind.QUARANTINED, str(problem)
+                self._quarantined += 1
+            else:
+                kind, started_at, is_ended = Kind.CALL, call.started_at, call.is_ended
+        if started_at is not None:
+            started_us = to_us(started_at)
+            home = day_of(started_us, zone)
+        else:
+            started_us = 0
+            home = before.day if before else self._days[0]
+        days = {home} if before or started_at else set()
+        if before is not None and before.kind is Kind.CALL:
+            days.add(day_of(before.started_us, zone))
+        read = Read(
+            call_id=id_,
+            fetched_at=answer.fetched_at,
+            http_status=answer.http_status,
+            started_at=started_at,
+            is_ended=is_ended,
+            error=error,
+            payload=answer.body,
+        )
+        if not self._buffer:
+            self._buffered_since = time.monotonic()
+        self._buffer.append((frozenset(days), read))
+        self.knowledge.add(id_, Known(kind, started_us, bool(is_ended), read_us, home))
+
+    def _guess_day(self, id_: int) -> date:
+        """Gives the swept day that an id without a start belongs to, by the calls around it."""
+        before_us, after_us = self.knowledge.neighbours_us(id_)
+        near_us = before_us if before_us is not None else after_us
+        if near_us is None:
+            return self._days[0]
+        position = bisect_right(self._days, day_of(near_us, self._options.timezone))
+        return self._days[max(0, position - 1)]
+
+    async def land(self) -> None:
+        """Stores the buffered answers: one durable segment per day."""
+        async with self._landing:
+            buffer, self._buffer = self._buffer, []
+            by_day: dict[date, list[Read]] = {}
+            for days, read in buffer:
+                if not days:
+                    home = self._guess_day(read.call_id)
+                    self.knowledge.file_under(read.call_id, home)
+                for day in days or {home}:
+                    by_day.setdefault(day, []).append(read)
+            for day, reads in sorted(by_day.items()):
+                await asyncio.to_thread(self._lake.land, day, reads)
+                self._touched.add(day)
+            self._landed += len(buffer)
+
+    def report(self, days: Sequence[date]) -> SweepReport:
+        """Sums up."""
+        return SweepReport(
+            days=tuple(days),
+            touched_days=frozenset(self._touched),
+            requested=self.requested,
+            requests=self._client.stats.requests - self._requests_before,
+            retries=self._client.stats.retries - self._retries_before,
+            landed=self._landed,
+            missing=self._missing,
+            quarantined=self._quarantined,
+            failed_ids=tuple(sorted(self._failed)),
+            seconds=time.monotonic() - self._began,
+            coverage=dict(self._coverage),
+        )
