@@ -116,6 +116,5 @@ def due_days(lake: Lake, *, now: datetime, options: SweepOptions) -> list[date]:
 
 def overdue_count(lake: Lake, day: date, *, now: datetime, options: SweepOptions) -> int:
     """Counts the reads of a stored day that are due at an instant."""
-    knowledge = Knowledge(options.timezone)
-    knowledge.load(lake, [day])
+    knowledge = Knowledge.of_days(lake, [day], options.timezone)
     return sum(1 for _ in due_ids(knowledge, {day}, now=now, options=options))

@@ -265,6 +265,7 @@ class _Sweep:
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
         self._touched: set[date] = set()
+        self._moved: dict[tuple[date, date], set[int]] = {}
         self._failed: set[int] = set()
         self._landed = self._missing = self._quarantined = 0
         self._coverage: dict[date, Coverage] = {}
@@ -427,8 +428,13 @@ class _Sweep:
             started_us = 0
             home = before.day if before else self._days[0]
         days = {home} if before or started_at else set()
+        if before is not None:
+            days.add(before.day)  # so that each day's raw alone tells that the id is elsewhere now
         if before is not None and before.kind is Kind.CALL:
-            days.add(day_of(before.started_us, zone))
+            home_before = day_of(before.started_us, zone)
+            days.add(home_before)
+            if home != home_before and kind is Kind.CALL:
+                self._moved.setdefault((home_before, home), set()).add(id_)
         read = Read(
             call_id=id_,
             fetched_at=answer.fetched_at,
@@ -456,17 +462,27 @@ class _Sweep:
         """Stores the buffered answers: one durable segment per day."""
         async with self._landing:
             buffer, self._buffer = self._buffer, []
-            by_day: dict[date, list[Read]] = {}
-            for days, read in buffer:
-                if not days:
-                    home = self._guess_day(read.call_id)
-                    self.knowledge.file_under(read.call_id, home)
-                for day in days or {home}:
-                    by_day.setdefault(day, []).append(read)
-            for day, reads in sorted(by_day.items()):
-                await asyncio.to_thread(self._lake.land, day, reads)
-                self._touched.add(day)
-            self._landed += len(buffer)
+            try:
+                await self._store(buffer)
+            except BaseException:
+                self._buffer = buffer + self._buffer
+                raise
+
+    async def _store(self, buffer: list[tuple[frozenset[date], Read]]) -> None:
+        by_day: dict[date, list[Read]] = {}
+        for days, read in buffer:
+            if not days:
+                home = self._guess_day(read.call_id)
+                self.knowledge.file_under(read.call_id, home)
+            for day in days or {home}:
+                by_day.setdefault(day, []).append(read)
+        moved, self._moved = self._moved, {}
+        for (source, target), ids in sorted(moved.items()):
+            await asyncio.to_thread(self._lake.copy_reads, ids, source, target)
+        for day, reads in sorted(by_day.items()):
+            await asyncio.to_thread(self._lake.land, day, reads)
+            self._touched.add(day)
+        self._landed += len(buffer)
 
     def report(self, days: Sequence[date]) -> SweepReport:
         """Sums up."""

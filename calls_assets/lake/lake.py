@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -163,6 +163,13 @@ class Lake:
             LakeError: They cannot be written; nothing stored before is touched.
         """
         return self._put_segment(day, reads_to_rows(reads))
+
+    def copy_reads(self, call_ids: Collection[int], source: date, target: date) -> None:
+        """Stores what one day knows of some ids under another day too: a call that moves takes its history along."""
+        _, rows = self._read_rows(source, None)
+        rows = rows.filter(pc.is_in(rows["call_id"], value_set=pa.array(sorted(call_ids), pa.int64())))
+        if len(rows):
+            self._put_segment(target, merge_rows(rows))
 
     def _put_segment(self, day: date, rows: pa.Table) -> Segment:
         lowest, highest = rows["call_id"][0].as_py(), rows["call_id"][-1].as_py()

@@ -189,6 +189,31 @@ def test_a_body_that_stays_broken_is_handed_to_the_caller_for_quarantine() -> No
     assert client.stats.requests == 3
 
 
+def test_a_body_nested_beyond_reason_is_handed_over_at_once() -> None:
+    """Such a body is whole, so asking again would only cost requests."""
+    deep = b"[" * 200_000 + b"]" * 200_000
+    result, client, _ = fetch_one(say(response(200, deep)))
+    assert result == Answer(7, NOW, 200, deep)
+    assert client.stats.requests == 1
+
+
+def test_the_wait_before_a_repeat_grows_from_half_a_second_and_is_counted() -> None:
+    """Without Retry-After the longest first wait is half a second; answers are dated by the wall clock."""
+
+    async def main() -> None:
+        async with (
+            serve(say(response(500), GOOD)) as served,
+            CallsClient(config_for(served.url), jitter=lambda: 1.0) as client,
+        ):
+            answer = await client.fetch(7)
+            assert served.heard[1].at - served.heard[0].at >= 0.49
+            assert 0.49 <= client.stats.waited_seconds < 5
+            assert abs(datetime.now(UTC) - answer.fetched_at) < timedelta(minutes=1)
+            assert not client.is_paused
+
+    asyncio.run(main())
+
+
 def test_a_body_cut_off_before_its_length_is_never_taken_for_an_answer() -> None:
     """A connection that closes early is a transport failure even when the part received is JSON."""
 
@@ -251,7 +276,7 @@ def test_https_to_a_server_that_cannot_prove_itself_sends_nothing() -> None:
 
     async def main() -> None:
         async with serve(say(GOOD)) as served:
-            config = config_for(served.url.replace("http:", "https:"), max_attempts=1, timeout_seconds=0.5)
+            config = config_for(served.url.replace("http:", "https:"), max_attempts=1, timeout_seconds=0.2)
             async with CallsClient(config) as client:
                 with pytest.raises(TransientError):
                     await client.fetch(7)
@@ -323,15 +348,18 @@ def test_rubbish_instead_of_http_is_a_passing_failure_that_quotes_nothing() -> N
 
 
 def test_cookies_are_not_kept() -> None:
-    """A session the server wants to start is not joined."""
+    """A session the server wants to start is not joined (by name: cookie jars ignore bare addresses anyway)."""
     cookie = response(200, body_of(7), "Set-Cookie: session=1; Path=/")
 
-    async def use(client: CallsClient, _served: Served) -> None:
-        await client.fetch(7)
-        await client.fetch(7)
+    async def main() -> None:
+        async with serve(say(cookie)) as served:
+            config = config_for(served.url.replace("127.0.0.1", "localhost"))
+            async with CallsClient(config) as client:
+                await client.fetch(7)
+                await client.fetch(7)
+            assert ["cookie" in heard.headers for heard in served.heard] == [False, False]
 
-    _, served = run(say(cookie), use)
-    assert ["cookie" in heard.headers for heard in served.heard] == [False, False]
+    asyncio.run(main())
 
 
 def test_proxies_and_logins_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -382,7 +410,7 @@ def accept_token(accepted: str) -> Script:
     return script
 
 
-def test_a_replaced_token_is_read_once_and_used_by_all_tasks(tmp_path: Path) -> None:
+def test_a_replaced_token_is_used_by_all_tasks(tmp_path: Path) -> None:
     """When the file holds a new token, every refused request is sent once more with it and succeeds."""
     file = tmp_path / "token"
     file.write_text("old\n", "ascii")
@@ -395,6 +423,32 @@ def test_a_replaced_token_is_read_once_and_used_by_all_tasks(tmp_path: Path) -> 
     client, served = run(accept_token("new"), use, token="", token_file=file, max_attempts=1)
     assert sorted(heard.headers["access-token"] for heard in served.heard) == ["new"] * 5 + ["old"] * 5
     assert (client.stats.requests, client.stats.retries) == (10, 5)
+
+
+def test_a_late_refusal_of_the_old_token_does_not_need_the_file_again(tmp_path: Path) -> None:
+    """A task whose refusal arrives after another has read the new token just uses that one."""
+    file = tmp_path / "token"
+    file.write_text("new", "ascii")
+    release = asyncio.Event()
+
+    async def script(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        if heard.headers["access-token"] == "old":
+            if heard.call_id == 1:
+                await release.wait()
+            writer.write(response(401))
+        else:
+            writer.write(response(200, body_of(heard.call_id)))
+
+    async def use(client: CallsClient, _served: Served) -> None:
+        late = asyncio.create_task(client.fetch(1))
+        await asyncio.sleep(0.05)
+        assert (await client.fetch(2)).http_status == 200
+        file.unlink()
+        release.set()
+        assert (await late).http_status == 200
+
+    client, _ = run(script, use, token="old", token_file=file)
+    assert client.stats.requests == 4
 
 
 @pytest.mark.parametrize("content", ["tok-1", "tok-2", "", "two words", "\N{SNOWMAN}", None])
@@ -608,6 +662,19 @@ def test_turns_are_evenly_spaced_however_many_tasks_ask() -> None:
 
     run(say_the_call, use, requests_per_second=50.0, concurrency=20)
     assert times[-1] - times[0] >= 19 / 50
+
+
+def test_a_second_holds_no_more_turns_than_the_rate() -> None:
+    """The request after a full second's worth comes a full second after the first."""
+    times: list[float] = []
+
+    async def use(client: CallsClient, served: Served) -> None:
+        start = asyncio.get_running_loop().time()
+        await asyncio.gather(*(client.fetch(id_) for id_ in range(1, 22)))
+        times.extend([start, *(heard.at for heard in served.heard)])
+
+    run(say_the_call, use, requests_per_second=20.0, concurrency=4)
+    assert times[-1] - times[0] >= 1.0
 
 
 def test_retries_count_against_the_rate() -> None:

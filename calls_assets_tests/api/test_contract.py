@@ -167,8 +167,9 @@ def test_zero_and_an_empty_object_stand_for_no_object_and_no_list(field: str, bl
 
 def test_blanks_inside_objects_mean_nothing() -> None:
     """An object whose members are all blank says as little as none."""
-    for blank in (None, "", []):
-        call = dict.fromkeys(DOCUMENTED, blank) | {"id": 1234, "started_at": 1747839084}
+    blanks: list[object] = [None, "", []]
+    for blank in blanks:
+        call: dict[str, Any] = dict.fromkeys(DOCUMENTED, blank) | {"id": 1234, "started_at": 1747839084}
         for name in ("contact", "number", "campaign", "ring_group", "ivr", "disposition"):
             call[name] = dict.fromkeys(DOCUMENTED[name], blank)
         call["contact"]["list_ids"] = None

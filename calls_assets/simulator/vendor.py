@@ -1,0 +1,115 @@
+"""The model of the vendor: what it answers for an id at a moment. Pure; HTTP is `app`'s business."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import date, datetime
+from functools import lru_cache
+from itertools import accumulate
+from random import Random
+
+from calls_assets.simulator.account import Account
+from calls_assets.simulator.arrivals import Arrivals, to_datetime
+from calls_assets.simulator.chance import Topic, chance, mix
+from calls_assets.simulator.people import Agent, invent_agents, invent_contact
+from calls_assets.simulator.quirks import apply_quirks
+from calls_assets.simulator.story import KINDS, Kind, Payload, describe, tell_story
+
+_KIND_BOUNDS = tuple(accumulate(kind.share for kind in KINDS))
+_REPEAT_SHARE = 0.04  # of inbound calls: the same contact again, linked to an earlier call
+_CALLBACK_SHARE = 0.15  # of outbound calls: calling back, if somebody asked for it lately
+_CALLBACK_SEARCH = 200
+_CONTACTS_PER_DAILY_CALL = 8
+_MOVE_SECONDS = 30 * 3_600
+_RENAMED_AGENT = 3
+_RENAMED_AFTER_DAYS = 14
+
+
+class Vendor:
+    """An invented account that answers like the vendor.
+
+    Every method is a function of the account and its arguments; nothing is remembered but tables of days.
+
+    Args:
+        account: What to invent.
+    """
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self._arrivals = Arrivals(account)
+        self._agents = invent_agents(account.calls_per_day)
+        first = self._agents[_RENAMED_AGENT]
+        renamed = Agent(first.id, first.user_id, "Newname Pretendson", first.sip)
+        self._later_agents: Sequence[Agent] = [renamed if agent is first else agent for agent in self._agents]
+        self._renamed_at = self._arrivals.ids_of_day(account.first_day).start  # replaced below
+        self._contact = lru_cache(maxsize=65_536)(invent_contact)
+
+    def answer(self, call_id: int, now: datetime) -> Payload | None:
+        """The call as the vendor shows it, without its envelope.
+
+        Args:
+            call_id: Any id.
+            now: The moment, with a zone.
+
+        Returns:
+            A fresh dict of the documented shape, or None where the vendor says 404: no such id, not begun, not yet to
+            be seen.
+
+        Raises:
+            ValueError: `now` has no zone.
+        """
+        seconds = _to_seconds(now)
+        if self._arrivals.last_id_by(seconds) < call_id or self.is_missing(call_id):
+            return None
+        begun = self._arrivals.start_of(call_id)
+        if seconds < begun + self._late_seconds(call_id):
+            return None
+        account = self.account
+        dice = Random(mix(account.seed, Topic.STORY, call_id))
+        story = tell_story(
+            call_id,
+            begun,
+            self._kind(call_id),
+            original_call_id=self._original(call_id),
+            contact=self._contact(self._contact_number(call_id)),
+            agents=self._agents_at(begun),
+            dice=dice,
+        )
+        payload = describe(story, seconds)
+        payload["started_at"] = self._start_seen(call_id, begun, seconds)
+        if chance(account.seed, Topic.QUIRK, call_id) < account.quirk_share:
+            apply_quirks(payload, Random(mix(account.seed, Topic.QUIRK, call_id)))
+        return payload
+
+    def is_missing(self, call_id: int) -> bool:
+        """Whether the id is 404 for ever."""
+        account = self.account
+        return call_id < account.first_id or chance(account.seed, Topic.MISSING, call_id) < account.missing_share
+
+    def started_at(self, call_id: int, now: datetime | None = None) -> datetime:
+        """When a call began, whether or not its id is missing.
+
+        Args:
+            call_id: An id of the account.
+            now: The start as it is known then, corrections included; None for the start as first recorded.
+
+        Raises:
+            ValueError: The account never gives out this id, or `now` has no zone.
+        """
+        begun = self._arrivals.start_of(call_id)
+        return to_datetime(begun if now is None else self._start_seen(call_id, begun, _to_seconds(now)))
+
+    def ids_of_day(self, day: date) -> range:
+        """The ids given out on a local day, missing ones included.
+
+        Up to `Account.disorder` of them, close to midnight, may begin on the next day.
+        """
+        return self._arrivals.ids_of_day(day)
+
+    def highest_id(self, now: datetime) -> int | None:
+        """The highest id that can be read at a moment, None if there is none."""
+        for call_id in range(self._arrivals.last_id_by(_to_seconds(now)), self.account.first_id - 1, -1):
+            if self.answer(call_id, now) is not None:
+                return call_id
+        return None

@@ -1,0 +1,122 @@
+"""Property tests of sweeping days long past: complete, whatever the ids look like, and never asked for again."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calls_assets.ingest import coverage
+from calls_assets.lake import Lake
+from calls_assets_tests.ingest.model import ModelCall, ModelVendor, accounts, run_sweep, shown
+
+FIRST = date(2025, 3, 27)
+DAYS = [FIRST + timedelta(days=offset) for offset in range(6)]  # 30 March is the day of 23 hours in Europe
+NEW_YORK = ZoneInfo("America/New_York")
+BERLIN = ZoneInfo("Europe/Berlin")
+UTC_ZONE = ZoneInfo("UTC")
+LATER = datetime(2025, 6, 1, tzinfo=UTC)
+
+
+@settings(max_examples=60, deadline=None)
+@given(accounts(FIRST, len(DAYS)), st.permutations(DAYS), st.sampled_from([UTC_ZONE, NEW_YORK, BERLIN]))
+def test_each_day_alone_is_complete_and_asked_for_once(
+    account: list[ModelCall], order: list[date], zone: ZoneInfo
+) -> None:
+    """In any order of days: the rows are the account's, every id is accounted for, a repeat asks for nothing."""
+    vendor = ModelVendor(account, LATER)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for day in order:
+            run_sweep(root, vendor, [day], zone)
+            assert shown(root, day, zone) == vendor.truth(day, zone)
+            assert coverage(Lake.open(root), day, zone).is_complete
+        assert all(count == 1 for id_, count in vendor.asked.items() if id_ in {call.id for call in account})
+        before = vendor.stats.requests
+        for day in order:
+            report = run_sweep(root, vendor, [day], zone)
+            assert report.touched_days == frozenset()
+            assert shown(root, day, zone) == vendor.truth(day, zone)
+        assert vendor.stats.requests - before <= 2 * len(order)  # the frontier may be looked at again
+
+
+@settings(max_examples=40, deadline=None)
+@given(accounts(FIRST, len(DAYS)), st.integers(0, 5), st.integers(0, 5))
+def test_a_range_is_the_same_as_its_days(account: list[ModelCall], one: int, other: int) -> None:
+    """A backfill of a range in one run gives the rows of sweeping its days one by one."""
+    days = DAYS[min(one, other) : max(one, other) + 1]
+    vendor = ModelVendor(account, LATER)
+    with tempfile.TemporaryDirectory() as name:
+        report = run_sweep(Path(name), vendor, days, UTC_ZONE)
+        assert set(report.coverage) == set(days)
+        for day in days:
+            assert shown(Path(name), day, UTC_ZONE) == vendor.truth(day, UTC_ZONE)
+            assert report.coverage[day].is_complete
+
+
+def make_account(days: int, per_day: int, first_id: int, missing_every: int) -> list[ModelCall]:
+    """Makes an even account of old days, some ids missing."""
+    start = datetime(2025, 3, 1, tzinfo=UTC)
+    return [
+        ModelCall(first_id + n, start + timedelta(days=1) / per_day * n)
+        for n in range(days * per_day)
+        if n % missing_every
+    ]
+
+
+def test_a_backfill_costs_little_more_than_its_ids(tmp_path: Path) -> None:
+    """Thirty days in the middle of an account that began at 65,123: at most 1.02 requests per id, then none."""
+    account = make_account(days=60, per_day=500, first_id=65_123, missing_every=50)
+    vendor = ModelVendor(account, LATER)
+    days = [date(2025, 3, 11) + timedelta(days=offset) for offset in range(30)]
+    report = run_sweep(tmp_path, vendor, days, UTC_ZONE)
+    ids = 30 * 500
+    assert sum(c.stored + c.missing for c in report.coverage.values()) >= ids - 30
+    assert vendor.stats.requests <= 1.1 * ids
+    assert max(vendor.asked.values()) <= 2
+    before = vendor.stats.requests
+    run_sweep(tmp_path, vendor, days, UTC_ZONE)
+    assert vendor.stats.requests == before
+
+
+@pytest.mark.parametrize("day", [date(2020, 1, 1), date(2025, 5, 30)])
+def test_days_before_the_first_and_after_the_last_call_are_empty(tmp_path: Path, day: date) -> None:
+    """They cost a handful of probes, and are complete."""
+    vendor = ModelVendor(make_account(10, 300, 65_123, 50), LATER)
+    report = run_sweep(tmp_path, vendor, [day], UTC_ZONE)
+    assert shown(tmp_path, day, UTC_ZONE) == {}
+    assert report.coverage[day].is_complete
+    assert report.coverage[day].first_id is None
+    assert vendor.stats.requests < 1_200
+
+
+def test_an_empty_account_is_searched_once_an_hour(tmp_path: Path) -> None:
+    """Nothing is found and nothing is wrong; the next sweep within the hour asks for nothing."""
+    vendor = ModelVendor([], LATER)
+    report = run_sweep(tmp_path, vendor, DAYS, UTC_ZONE)
+    assert all(c.is_complete and c.first_id is None for c in report.coverage.values())
+    before = vendor.stats.requests
+    run_sweep(tmp_path, vendor, DAYS[:1], UTC_ZONE)
+    assert vendor.stats.requests == before
+    vendor.time += timedelta(hours=2)
+    run_sweep(
+        tmp_path,
+        ModelVendor([ModelCall(40_000 + n, vendor.time) for n in range(900)], vendor.time),
+        [LATER.date()],
+        UTC_ZONE,
+    )
+    assert len(shown(tmp_path, LATER.date(), UTC_ZONE)) == 900
+
+
+def test_an_account_without_a_call_on_a_day_gets_an_empty_day(tmp_path: Path) -> None:
+    """A hole of a whole day between busy ones is complete and empty."""
+    account = [call for call in make_account(10, 300, 1, 50) if call.started_at.date() != date(2025, 3, 5)]
+    vendor = ModelVendor(account, LATER)
+    report = run_sweep(tmp_path, vendor, [date(2025, 3, 5)], UTC_ZONE)
+    assert shown(tmp_path, date(2025, 3, 5), UTC_ZONE) == {}
+    assert report.coverage[date(2025, 3, 5)].is_complete
