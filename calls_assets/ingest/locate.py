@@ -20,10 +20,14 @@ MAX_GAP = 5_000
 """A hole between two known calls at a day's edge that is read whole; a larger one is taken for a vendor's jump."""
 
 _STEP_BY_PAIRS = 16
-_LATELY_US = 3_600_000_000
+_HOUR_US = 3_600_000_000
+_DAY_US = 20 * _HOUR_US
 _HIGHEST_ID_BITS = 31
-_FINE_BITS = 21
-_LOOK_AHEAD_BITS = 17
+_FINE_BITS = 18
+_FINEST_STEP = 32
+_SMALL_BITS = 10
+_COARSE_STEPS = 8
+_LOOK_AHEAD_BITS = (7, 17)
 
 Ask = Callable[[Iterable[int]], Awaitable[None]]
 """Asks for ids and records the answers in the knowledge; ids already answered may be left out by the callee."""
@@ -37,78 +41,94 @@ class Locator:
         ask: Asks for ids not known yet.
         ask_again: Asks for ids even when known to be missing: the frontier moves.
         now: The clock.
+        last_rung_us: Age after which nothing appears any more, in microseconds.
     """
 
-    def __init__(self, knowledge: Knowledge, ask: Ask, ask_again: Ask, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, knowledge: Knowledge, ask: Ask, ask_again: Ask, *, now: Callable[[], datetime], last_rung_us: int
+    ) -> None:
         self.knowledge = knowledge
         self._ask = ask
         self._ask_again = ask_again
         self._now = now
+        self._last_rung_us = last_rung_us
 
     async def find_first_hit(self) -> bool:
         """Looks for any call of an account of which nothing is known; False when none is found.
 
-        Asks at 1, 2, 4, …, then at ever finer steps between: every span of ids whose end is 1 % above its beginning
-        is met up to two millions, 12 % above that.
+        Asks at 1, 2, 4, …, then at ever finer steps between: down to every id below 1,024 and every 32nd below
+        262,144. So an account that covers a percent of its highest id is met within a few hundred requests, and a
+        small one at last.
         """
-        for steps in (1, 2, 4, 8, 16, 32, 64):
-            for bits in range(_HIGHEST_ID_BITS if steps <= 8 else _FINE_BITS):
+        for steps in (1 << level for level in range(13)):
+            for bits in range(_HIGHEST_ID_BITS if steps <= _COARSE_STEPS else _FINE_BITS):
+                finest = 1 if bits < _SMALL_BITS else _FINEST_STEP
+                if steps > _COARSE_STEPS and (1 << bits) // steps < finest:
+                    continue
                 points = {(1 << bits) + (1 << bits) * k // steps for k in range(steps)}
-                await self._ask_again(id_ for id_ in sorted(points) if not self._was_asked_lately(id_))
+                patience_us = _HOUR_US if steps <= _COARSE_STEPS else _DAY_US
+                await self._ask_again(id_ for id_ in sorted(points) if not self._was_asked_within(id_, patience_us))
                 if len(self.knowledge.calls()[0]):
                     return True
         return False
 
-    def _was_asked_lately(self, id_: int) -> bool:
+    def _was_asked_within(self, id_: int, patience_us: int) -> bool:
         state = self.knowledge.known.get(id_)
-        return state is not None and to_us(self._now()) - state.read_us < _LATELY_US
+        return state is not None and to_us(self._now()) - state.read_us < patience_us
 
     async def advance_frontier(self, until_us: int, *, wide: bool = False) -> None:
         """Moves the highest known id up to the end of the account, or past an instant.
 
+        Ids found missing after that instant's last rung are not asked for again: no call can appear before it any more.
+
         Args:
-            until_us: Stop once a call known starts at or after this instant.
-            wide: Also look ahead at log-spaced distances, over long runs of missing ids.
+            until_us: Stop once calls that start at or after this instant are known.
+            wide: Also look over long runs of missing ids: at the next hundred, then at log-spaced distances.
         """
         while True:
             await self._climb(until_us)
             top = self.knowledge.highest
-            if not wide or self._is_past(until_us):
+            if not wide or self.is_past(until_us):
                 return
-            await self._ask_again(top + (1 << bits) for bits in range(2, _LOOK_AHEAD_BITS))
+            near = range(top + 1, top + DISORDER + 1)
+            await self._look_ahead([*near, *(top + (1 << bits) for bits in range(*_LOOK_AHEAD_BITS))], until_us)
             if self.knowledge.highest == top:
                 return
 
-    def _is_past(self, until_us: int) -> bool:
-        _, starts = self.knowledge.calls()
-        # More than the disorder must lie beyond, else the last calls before the instant may stand higher still.
-        return int((starts >= until_us).sum()) > MARGIN
+    def is_past(self, until_us: int) -> bool:
+        """Tells whether every call that starts before an instant stands below the highest known id."""
+        _, high = self.knowledge.split(until_us)
+        return high is not None and self.knowledge.highest >= high + MARGIN
+
+    async def _look_ahead(self, ids: Iterable[int], until_us: int) -> None:
+        known, settled_us = self.knowledge.known, until_us + self._last_rung_us
+        await self._ask_again(id_ for id_ in ids if id_ not in known or known[id_].read_us < settled_us)
 
     async def _climb(self, until_us: int) -> None:
         for _ in range(_STEP_BY_PAIRS):
             top = self.knowledge.highest
-            if self._is_past(until_us):
+            if self.is_past(until_us):
                 return
-            await self._ask_again(frontier_ids(top, self._now()))
+            await self._look_ahead(frontier_ids(top, self._now()), until_us)
             if self.knowledge.highest == top:
                 return
         # Far behind: double the distance until nothing is there, then halve back to the last hit.
         low, distance = self.knowledge.highest, 4
-        while not self._is_past(until_us) and await self._exists_near(low + distance):
+        while not self.is_past(until_us) and await self._exists_near(low + distance, until_us):
             low, distance = self.knowledge.highest, distance * 2
         high = low + distance
-        while high - low > 2 and not self._is_past(until_us):
+        while high - low > 2 and not self.is_past(until_us):
             middle = (low + high) // 2
-            if await self._exists_near(middle):
+            if await self._exists_near(middle, until_us):
                 low = max(middle, self.knowledge.highest)
             else:
                 high = middle
-        if not self._is_past(until_us):
+        if not self.is_past(until_us):
             await self._climb(until_us)
 
-    async def _exists_near(self, id_: int) -> bool:
+    async def _exists_near(self, id_: int, until_us: int) -> bool:
         top = self.knowledge.highest
-        await self._ask_again((id_, id_ + 1))
+        await self._look_ahead((id_, id_ + 1), until_us)
         return self.knowledge.highest > top
 
     async def find_range(self, begin_us: int, end_us: int) -> tuple[int, int] | None:
@@ -142,7 +162,7 @@ class Locator:
             floor = max(low, empty_below)
             if high is None or high - floor - 1 <= MARGIN:
                 return low, high
-            middle = (floor + high) // 2
+            middle = roundest_between(floor, high)
             if not await self._hit_from(middle, high):
                 empty_below = middle
                 continue
@@ -176,6 +196,15 @@ def frontier_ids(top: int, now: datetime, window: int = 2) -> tuple[int, ...]:
         window: Number of ids.
     """
     return (top + 1, *(top + 2 + (_minute(now) + step) % 8 for step in range(window - 1)))
+
+
+def roundest_between(floor: int, high: int) -> int:
+    """Gives the id above `floor` and below `high` that ends in the most binary zeros.
+
+    A search that starts from a narrower bracket passes the same ids, so that repeating it asks for nothing new.
+    """
+    shift = (floor ^ (high - 1)).bit_length() - 1
+    return ((high - 1) >> shift) << shift
 
 
 def first_ids(now: datetime) -> tuple[int, ...]:

@@ -83,13 +83,31 @@ def is_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: 
 
 
 def due_ids(
-    knowledge: Knowledge, days: Collection[date], *, now: datetime, options: SweepOptions, reread_final: bool = False
+    knowledge: Knowledge,
+    days: Collection[date],
+    *,
+    now: datetime,
+    options: SweepOptions,
+    span: tuple[int, int] = (1, 0),
+    reread_final: bool = False,
 ) -> Iterator[int]:
-    """Yields the known ids of the days that are to be read again, all of them with `reread_final`."""
+    """Yields the known ids of the days that are to be read again, all of them with `reread_final`.
+
+    Args:
+        knowledge: What is known.
+        days: The days.
+        now: The instant.
+        options: Zone and rungs.
+        span: Ids between these two are the days' too, unless they are known as calls of another day.
+        reread_final: Whether calls are read again that are final.
+    """
     now_us, rungs = to_us(now), options.rungs_us
     for id_, state in sorted(knowledge.known.items()):
-        day = day_of(state.started_us, options.timezone) if state.kind is Kind.CALL else state.day
-        if day in days and (reread_final or is_due(id_, state, knowledge, now_us, rungs)):
+        if state.kind is Kind.CALL:
+            is_here = day_of(state.started_us, options.timezone) in days
+        else:
+            is_here = state.day in days or span[0] <= id_ <= span[1]
+        if is_here and (reread_final or is_due(id_, state, knowledge, now_us, rungs)):
             yield id_
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
@@ -274,19 +274,17 @@ class _Sweep:
         """Sweeps consecutive days."""
         failed_before = set(self._failed)
         found = await self.locate(days, wide=wide)
-        again = set(
-            due_ids(self.knowledge, set(days), now=self._now(), options=self._options, reread_final=reread_final)
-        )
         known = self.knowledge.known
         first, last = found or (1, 0)
+        again = set(self._due(days, (first, last), reread_final=reread_final))
         await self._fetch(
             [id_ for id_ in range(first, last + 1) if id_ not in known or id_ in again]
             + sorted(id_ for id_ in again if not first <= id_ <= last)
         )
         if found:
-            await self._widen(days, first, last)
+            first, last = await self._widen(days, first, last)
         # Ids that were asked for before their time (404, and a later id has begun since) are due now.
-        late = [i for i in due_ids(self.knowledge, set(days), now=self._now(), options=self._options) if i not in again]
+        late = [id_ for id_ in self._due(days, (first, last)) if id_ not in again]
         await self._fetch([id_ for id_ in late if known[id_].kind is Kind.MISSING])
         # One more round for the ids that failed: what hindered single ones has probably passed.
         second_round, self._failed = self._failed - failed_before, failed_before
@@ -302,21 +300,31 @@ class _Sweep:
         self.knowledge = await asyncio.to_thread(Knowledge.of_days, self._lake, days, zone)
         if not self._options.id_scan:
             return None
-        locator = Locator(self.knowledge, self._ask_unknown, self._fetch, self._now)
+        locator = Locator(
+            self.knowledge, self._ask_unknown, self._fetch, now=self._now, last_rung_us=self._options.rungs_us[-1]
+        )
+        begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
+        for day in sorted({segment.day for segment in self._lake.segments() if segment.day > days[-1]}):
+            if locator.is_past(end):
+                break
+            self.knowledge.load(self._lake, [day])
         if not len(self.knowledge.calls()[0]):
-            stored = {segment.day for segment in self._lake.segments()}
-            self.knowledge.load(self._lake, stored)
+            self.knowledge.load(self._lake, {segment.day for segment in self._lake.segments()})
         if not len(self.knowledge.calls()[0]) and not await locator.find_first_hit():
             return None
-        begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
-        await locator.advance_frontier(end, wide=wide)
+        await locator.advance_frontier(end, wide=wide or end <= to_us(self._now()))
         found = await locator.find_range(begin, end)
         if found:
             await asyncio.to_thread(self.knowledge.load_range, self._lake, self._lake.segments(), *found)
         return found
 
-    async def _widen(self, days: list[date], first: int, last: int) -> None:
-        """Reads on beyond an edge as long as calls of the days stand close to it."""
+    def _due(self, days: list[date], span: tuple[int, int], *, reread_final: bool = False) -> Iterator[int]:
+        return due_ids(
+            self.knowledge, set(days), now=self._now(), options=self._options, span=span, reread_final=reread_final
+        )
+
+    async def _widen(self, days: list[date], first: int, last: int) -> tuple[int, int]:
+        """Reads on beyond an edge as long as calls of the days stand close to it; gives the range read."""
         zone = self._options.timezone
         begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
         known = self.knowledge.known
@@ -331,9 +339,10 @@ class _Sweep:
         while any(is_in_days(id_) for id_ in range(last - DISORDER + 1, last + 1)):
             top = self.knowledge.highest
             if last >= top:
-                return
+                break
             await self._ask_unknown(range(last + 1, min(last + DISORDER, top) + 1))
             last = min(last + DISORDER, top)
+        return first, last
 
     async def _ask_unknown(self, ids: Iterable[int]) -> None:
         await self._fetch([id_ for id_ in ids if id_ not in self.knowledge.known])

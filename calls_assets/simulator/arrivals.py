@@ -1,7 +1,7 @@
 """When calls begin: ids to moments and back.
 
 A day's ids are spread over it by a curve of hours; a curve that rises turns an id's place in its day into a moment, so
-ids rise with time. Then a tenth of the calls is put back by some places: they got their id before their start was known.
+ids rise with time. Then a tenth of the calls is put back by some places: they got their id before they began.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from threading import Lock
 from zoneinfo import ZoneInfo
 
@@ -44,6 +44,10 @@ class Arrivals:
     def day_of(self, seconds: float) -> date:
         """The account's local day of a moment (Unix seconds)."""
         return datetime.fromtimestamp(seconds, self._zone).date()
+
+    def midnight(self, day: date) -> float:
+        """When a local day begins (Unix seconds)."""
+        return datetime.combine(day, time(), self._zone).timestamp()
 
     def ids_of_day(self, day: date) -> range:
         """The ids given out on a local day; a few at its ends may begin on its neighbours, see `Account.disorder`."""
@@ -110,12 +114,12 @@ class Arrivals:
         curve = self._curves.get(number)
         if curve is None:
             day = self._account.first_day + timedelta(number)
-            midnight = datetime.combine(day, time(), self._zone).timestamp()
-            length = datetime.combine(day + timedelta(1), time(), self._zone).timestamp() - midnight
+            midnight = self.midnight(day)
+            length = self.midnight(day + timedelta(1)) - midnight
             seconds = [*range(0, int(length), 3600), length]  # 23 to 25 hours, on some islands 23.5 or 24.5
             weights = [
                 _HOURS[datetime.fromtimestamp(midnight + begin, self._zone).hour] * (end - begin)
-                for begin, end in zip(seconds, seconds[1:], strict=False)
+                for begin, end in pairwise(seconds)
             ]
             total = sum(weights)
             shares = [0.0, *(weight / total for weight in accumulate(weights))]

@@ -17,12 +17,17 @@ _LAST_NAMES: Final = ("Sampleton", "Mockford", "Testerby", "Fakenham", "Placehol
 
 QUEUES: Final = ((3, "Sales"), (4, "Support"), (7, "Billing & Refunds"), (9, "Returns"), (12, "Overflow (all agents)"))
 MENUS: Final = ((2, "Main menu"), (5, "After hours"), (6, "Menu español"))
-CAMPAIGNS: Final = ((1, "Renewals – spring"), (2, "Welcome calls"), (5, "Win-back/12 months"), (8, "Survey (sample)"))
+CAMPAIGNS: Final = (
+    (1, "Renewals (spring, año 1)"),
+    (2, "Welcome calls"),
+    (5, "Win-back/12 months"),
+    (8, "Survey (sample)"),
+)
 LINES: Final = (
     (1, "13125550100", "Main line"),
     (2, "13125550101", "Support line"),
     (3, "13125550102", "Sales/Returns"),
-    (6, "13125550107", "Outbound – invented number"),
+    (6, "13125550107", "Outbound/invented number"),
 )
 DISPOSITIONS: Final = (
     (1, "Resolved / no further action"),

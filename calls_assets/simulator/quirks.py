@@ -10,8 +10,6 @@ from typing import Any
 
 from calls_assets.simulator.story import Payload
 
-_EMPTY_OBJECTS = (None, "", [], {}, 0)
-_EMPTY_LISTS = (None, "", [], 0)
 _OBJECTS = ("contact", "number", "campaign", "ring_group", "ivr", "disposition")
 _LISTS = ("agents", "all_agents", "answered_agents", "external_numbers", "recordings", "tags")
 _ID_KEYS = frozenset({"id", "user_id", "original_call_id"})
@@ -66,9 +64,9 @@ def write_ids_as_text(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def _vary_nothing(payload: Payload, dice: Random) -> None:
     for key in _OBJECTS:
         if payload[key] is None:
-            payload[key] = _EMPTY_OBJECTS[int(len(_EMPTY_OBJECTS) * dice.random())]
+            payload[key] = (None, "", [], {}, 0)[int(5 * dice.random())]
     for key in _LISTS:
-        form = _EMPTY_LISTS[int(len(_EMPTY_LISTS) * dice.random())]
+        form: Any = (None, "", [], 0)[int(4 * dice.random())]
         if not payload[key]:
             payload[key] = form
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import accumulate
 from random import Random
@@ -12,7 +12,7 @@ from random import Random
 from calls_assets.simulator.account import Account
 from calls_assets.simulator.arrivals import Arrivals, to_datetime
 from calls_assets.simulator.chance import Topic, chance, mix
-from calls_assets.simulator.people import Agent, invent_agents, invent_contact
+from calls_assets.simulator.people import invent_agents, invent_contact
 from calls_assets.simulator.quirks import apply_quirks
 from calls_assets.simulator.story import KINDS, Kind, Payload, describe, tell_story
 
@@ -22,6 +22,7 @@ _CALLBACK_SHARE = 0.15  # of outbound calls: calling back, if somebody asked for
 _CALLBACK_SEARCH = 200
 _CONTACTS_PER_DAILY_CALL = 8
 _MOVE_SECONDS = 30 * 3_600
+_MOVE_DELAY_SECONDS = 2 * 86_400
 _RENAMED_AGENT = 3
 _RENAMED_AFTER_DAYS = 14
 
@@ -39,10 +40,11 @@ class Vendor:
         self.account = account
         self._arrivals = Arrivals(account)
         self._agents = invent_agents(account.calls_per_day)
-        first = self._agents[_RENAMED_AGENT]
-        renamed = Agent(first.id, first.user_id, "Newname Pretendson", first.sip)
-        self._later_agents: Sequence[Agent] = [renamed if agent is first else agent for agent in self._agents]
-        self._renamed_at = self._arrivals.ids_of_day(account.first_day).start  # replaced below
+        self._later_agents = tuple(
+            replace(agent, alias="Newname Pretendson") if agent.id == _RENAMED_AGENT else agent
+            for agent in self._agents
+        )
+        self._renamed_at = self._arrivals.midnight(account.first_day + timedelta(_RENAMED_AFTER_DAYS))
         self._contact = lru_cache(maxsize=65_536)(invent_contact)
 
     def answer(self, call_id: int, now: datetime) -> Payload | None:
@@ -60,20 +62,22 @@ class Vendor:
             ValueError: `now` has no zone.
         """
         seconds = _to_seconds(now)
-        if self._arrivals.last_id_by(seconds) < call_id or self.is_missing(call_id):
+        today = self._arrivals.ids_of_day(self._arrivals.day_of(seconds))
+        if call_id >= today.stop or self.is_missing(call_id):
             return None
         begun = self._arrivals.start_of(call_id)
         if seconds < begun + self._late_seconds(call_id):
             return None
         account = self.account
+        original = self._original(call_id)
         dice = Random(mix(account.seed, Topic.STORY, call_id))
         story = tell_story(
             call_id,
             begun,
             self._kind(call_id),
-            original_call_id=self._original(call_id),
-            contact=self._contact(self._contact_number(call_id)),
-            agents=self._agents_at(begun),
+            original_call_id=original,
+            contact=self._contact(self._contact_number(call_id, original)),
+            agents=self._agents if begun < self._renamed_at else self._later_agents,
             dice=dice,
         )
         payload = describe(story, seconds)
@@ -113,3 +117,53 @@ class Vendor:
             if self.answer(call_id, now) is not None:
                 return call_id
         return None
+
+    def _kind(self, call_id: int) -> Kind:
+        which = bisect_right(_KIND_BOUNDS, chance(self.account.seed, Topic.KIND, call_id))
+        return KINDS[min(which, len(KINDS) - 1)]
+
+    def _late_seconds(self, call_id: int) -> int:
+        account = self.account
+        if chance(account.seed, Topic.LATE, call_id) >= account.late_share:
+            return 0
+        return 60 + int(1_140 * chance(account.seed, Topic.LATE_SECONDS, call_id))
+
+    def _start_seen(self, call_id: int, begun: int, seconds: float) -> int:
+        """The start as the vendor states it at a moment: the first, or the corrected one."""
+        account = self.account
+        if chance(account.seed, Topic.MOVE, call_id) >= account.moves_share:
+            return begun
+        shift = int(_MOVE_SECONDS * (2 * chance(account.seed, Topic.MOVE_SECONDS, call_id) - 1))
+        delay = 600 + int(_MOVE_DELAY_SECONDS * chance(account.seed, Topic.MOVE_DELAY, call_id))
+        return begun + shift if seconds >= begun + max(shift, 0) + delay else begun
+
+    def _original(self, call_id: int) -> int | None:
+        """The call this one continues: one to call back, or an earlier one of the same contact."""
+        account = self.account
+        link = chance(account.seed, Topic.LINK, call_id)
+        nearest = call_id - account.disorder - 1  # so that the original began earlier
+        if self._kind(call_id).is_inbound:
+            if link >= _REPEAT_SHARE:
+                return None
+            reach = 3 * account.calls_per_day * chance(account.seed, Topic.LINK_DISTANCE, call_id) ** 3
+            original = nearest - int(reach)
+            return original if original > 0 else None
+        if link >= _CALLBACK_SHARE:
+            return None
+        for original in range(nearest, max(nearest - _CALLBACK_SEARCH, account.first_id - 1), -1):
+            if self._kind(original).requested_callback and not self.is_missing(original):
+                return original
+        return None
+
+    def _contact_number(self, call_id: int, original: int | None) -> int:
+        account = self.account
+        while original is not None and original >= account.first_id:  # a linked call is with the same contact
+            call_id, original = original, self._original(original)
+        known = max(100, account.calls_per_day * _CONTACTS_PER_DAILY_CALL)
+        return int(known * chance(account.seed, Topic.CONTACT, call_id) ** 1.5)
+
+
+def _to_seconds(now: datetime) -> float:
+    if now.tzinfo is None:
+        raise ValueError("now needs a time zone")
+    return now.timestamp()
