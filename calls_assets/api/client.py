@@ -37,7 +37,7 @@ from calls_assets.api.errors import (
     TransientError,
 )
 
-_HIGHEST_ID = 2**63 - 1
+HIGHEST_ID = 2**63 - 1
 _RETRIED_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 _DENIED_STATUSES = frozenset({401, 403})
 _REDIRECT_STATUSES = frozenset(range(300, 400)) - {304}
@@ -407,8 +407,8 @@ def check_call_id(call_id: int) -> str:
     Raises:
         ValueError: It is not a whole number from 1 to 2^63-1.
     """
-    if type(call_id) is not int or not 1 <= call_id <= _HIGHEST_ID:
-        raise ValueError(f"a call id is a whole number from 1 to {_HIGHEST_ID}")
+    if type(call_id) is not int or not 1 <= call_id <= HIGHEST_ID:
+        raise ValueError(f"a call id is a whole number from 1 to {HIGHEST_ID}")
     return str(call_id)
 
 

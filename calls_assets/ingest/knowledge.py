@@ -96,7 +96,14 @@ class Knowledge:
 
     def load_range(self, lake: Lake, segments: Iterable[Segment], lowest: int, highest: int) -> None:
         """Loads every day with a segment whose ids overlap `lowest` to `highest`."""
-        self.load(lake, {s.day for s in segments if s.lowest_id <= highest and s.highest_id >= lowest})
+        self.load(
+            lake,
+            {
+                segment.day
+                for segment in segments
+                if segment.day not in self.loaded_days and segment.lowest_id <= highest and segment.highest_id >= lowest
+            },
+        )
 
     def load(self, lake: Lake, days: Iterable[date]) -> None:
         """Loads the raw index of the days not loaded yet."""

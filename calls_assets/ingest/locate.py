@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from calls_assets.ingest.coverage import DISORDER
 from calls_assets.ingest.knowledge import Kind, Knowledge, to_us
+from calls_assets.ingest.plan import passed_rung
 
 MARGIN = 2 * DISORDER
 """Places read beyond a boundary: the boundary found and the calls around it may each be `DISORDER` places off."""
@@ -19,13 +20,15 @@ MARGIN = 2 * DISORDER
 MAX_GAP = 5_000
 """A hole between two known calls at a day's edge that is read whole; a larger one is taken for a vendor's jump."""
 
-_STEP_BY_PAIRS = 16
-_HOUR_US = 3_600_000_000
+_SINGLE_STEPS = 16
+_MINUTE_US = 60_000_000
+_HOUR_US = 60 * _MINUTE_US
 _DAY_US = 20 * _HOUR_US
+_QUIET_US = 10 * _MINUTE_US
 _HIGHEST_ID_BITS = 31
 _FINE_BITS = 18
-_FINEST_STEP = 32
-_SMALL_BITS = 10
+_FINEST_STEP = 64
+_SMALL_BITS = 8
 _COARSE_STEPS = 8
 _LOOK_AHEAD_BITS = (7, 17)
 
@@ -41,22 +44,22 @@ class Locator:
         ask: Asks for ids not known yet.
         ask_again: Asks for ids even when known to be missing: the frontier moves.
         now: The clock.
-        last_rung_us: Age after which nothing appears any more, in microseconds.
+        rungs_us: Ages at which missing ids are asked for again, in microseconds.
     """
 
     def __init__(
-        self, knowledge: Knowledge, ask: Ask, ask_again: Ask, *, now: Callable[[], datetime], last_rung_us: int
+        self, knowledge: Knowledge, ask: Ask, ask_again: Ask, *, now: Callable[[], datetime], rungs_us: tuple[int, ...]
     ) -> None:
         self.knowledge = knowledge
         self._ask = ask
         self._ask_again = ask_again
         self._now = now
-        self._last_rung_us = last_rung_us
+        self._rungs_us = rungs_us
 
     async def find_first_hit(self) -> bool:
         """Looks for any call of an account of which nothing is known; False when none is found.
 
-        Asks at 1, 2, 4, …, then at ever finer steps between: down to every id below 1,024 and every 32nd below
+        Asks at 1, 2, 4, …, then at ever finer steps between: down to every id below 256 and every 64th below
         262,144. So an account that covers a percent of its highest id is met within a few hundred requests, and a
         small one at last.
         """
@@ -66,7 +69,7 @@ class Locator:
                 if steps > _COARSE_STEPS and (1 << bits) // steps < finest:
                     continue
                 points = {(1 << bits) + (1 << bits) * k // steps for k in range(steps)}
-                patience_us = _HOUR_US if steps <= _COARSE_STEPS else _DAY_US
+                patience_us = _MINUTE_US if steps == 1 else _HOUR_US if steps <= _COARSE_STEPS else _DAY_US
                 await self._ask_again(id_ for id_ in sorted(points) if not self._was_asked_within(id_, patience_us))
                 if len(self.knowledge.calls()[0]):
                     return True
@@ -79,7 +82,7 @@ class Locator:
     async def advance_frontier(self, until_us: int, *, wide: bool = False) -> None:
         """Moves the highest known id up to the end of the account, or past an instant.
 
-        Ids found missing after that instant's last rung are not asked for again: no call can appear before it any more.
+        Once that instant is past, ids found missing are asked for again at its rungs only.
 
         Args:
             until_us: Stop once calls that start at or after this instant are known.
@@ -100,16 +103,29 @@ class Locator:
         _, high = self.knowledge.split(until_us)
         return high is not None and self.knowledge.highest >= high + MARGIN
 
+    def _is_quiet(self) -> bool:
+        """Tells whether the newest call is so old that missing ids may hide newer ones."""
+        _, starts = self.knowledge.calls()
+        return to_us(self._now()) - int(starts.max(initial=0)) > _QUIET_US
+
     async def _look_ahead(self, ids: Iterable[int], until_us: int) -> None:
-        known, settled_us = self.knowledge.known, until_us + self._last_rung_us
-        await self._ask_again(id_ for id_ in ids if id_ not in known or known[id_].read_us < settled_us)
+        known, now_us = self.knowledge.known, to_us(self._now())
+        is_under_way = now_us < until_us
+        await self._ask_again(
+            id_
+            for id_ in ids
+            if id_ not in known or is_under_way or passed_rung(until_us, known[id_].read_us, now_us, self._rungs_us)
+        )
 
     async def _climb(self, until_us: int) -> None:
-        for _ in range(_STEP_BY_PAIRS):
+        for _ in range(_SINGLE_STEPS):
             top = self.knowledge.highest
             if self.is_past(until_us):
                 return
-            await self._look_ahead(frontier_ids(top, self._now()), until_us)
+            next_id, *farther = frontier_ids(top, self._now())
+            await self._look_ahead((next_id,), until_us)
+            if self.knowledge.highest == top and self._is_quiet():
+                await self._look_ahead(farther, until_us)
             if self.knowledge.highest == top:
                 return
         # Far behind: double the distance until nothing is there, then halve back to the last hit.

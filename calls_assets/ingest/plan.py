@@ -15,6 +15,7 @@ from calls_assets.lake import Lake
 from calls_assets.settings import Settings
 
 _MINUTE_US = 60_000_000
+_FIRST_LOOK_US = 5 * _MINUTE_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,8 @@ def passed_rung(anchor_us: int, read_us: int, now_us: int, rungs_us: tuple[int, 
 def is_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: tuple[int, ...]) -> bool:
     """Tells whether a known id is to be read again.
 
-    A call that has not ended is read again when its age has doubled since the last read (at least a minute later),
-    until its last rung; everything else when it has passed a rung. A missing or quarantined id takes its age from
+    A call that has not ended is read again at an age of five minutes, and then whenever its age has quadrupled, until
+    its last rung; everything else when it has passed a rung. A missing or quarantined id takes its age from
     the call before it, and is due at once when it was asked for before its time: when a later id began after that.
     """
     if state.kind is Kind.CALL:
@@ -69,8 +70,9 @@ def is_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: 
             return True
         if state.is_ended or now_us > state.started_us + rungs_us[-1]:
             return False
-        age_at_read = max(state.read_us - state.started_us, _MINUTE_US)
-        return now_us - state.read_us >= _MINUTE_US and now_us - state.started_us >= 2 * age_at_read
+        age_at_read_us = state.read_us - state.started_us
+        is_older = now_us - state.started_us >= max(_FIRST_LOOK_US, 4 * age_at_read_us)
+        return is_older and now_us - state.read_us >= _MINUTE_US
     before_us, after_us = knowledge.neighbours_us(id_)
     if state.kind is Kind.MISSING and after_us is None:
         return False  # beyond the frontier: nothing to find there yet, the frontier probe looks

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
-from calls_assets.api.client import Answer, ClientStats
+from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import decode_call
 from calls_assets.api.errors import ContractError, TransientError
 from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
 from calls_assets.ingest.plan import SweepOptions, due_ids
-from calls_assets.lake import Lake, Read
+from calls_assets.lake import Lake, Read, Segment
 
 LAND_EVERY_ANSWERS = 2_000
 LAND_EVERY_SECONDS = 15.0
@@ -261,6 +261,7 @@ class _Sweep:
         self._requests_before = client.stats.requests
         self._retries_before = client.stats.retries
         self._days: list[date] = []
+        self._segments: list[Segment] = []
         self._buffer: list[tuple[frozenset[date], Read]] = []
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
@@ -300,22 +301,26 @@ class _Sweep:
         self.knowledge = await asyncio.to_thread(Knowledge.of_days, self._lake, days, zone)
         if not self._options.id_scan:
             return None
+        self._segments = self._lake.segments()
         locator = Locator(
-            self.knowledge, self._ask_unknown, self._fetch, now=self._now, last_rung_us=self._options.rungs_us[-1]
+            self.knowledge, self._ask_unknown, self._ask_missing, now=self._now, rungs_us=self._options.rungs_us
         )
         begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
-        for day in sorted({segment.day for segment in self._lake.segments() if segment.day > days[-1]}):
+        for day in sorted({segment.day for segment in self._segments if segment.day > days[-1]}):
             if locator.is_past(end):
                 break
             self.knowledge.load(self._lake, [day])
         if not len(self.knowledge.calls()[0]):
-            self.knowledge.load(self._lake, {segment.day for segment in self._lake.segments()})
+            self.knowledge.load(self._lake, {segment.day for segment in self._segments})
         if not len(self.knowledge.calls()[0]) and not await locator.find_first_hit():
             return None
+        if not locator.is_past(end):
+            # The highest id stored anywhere: the frontier is looked for beyond it only.
+            self.knowledge.load_range(self._lake, self._segments, self.knowledge.highest, HIGHEST_ID)
         await locator.advance_frontier(end, wide=wide or end <= to_us(self._now()))
         found = await locator.find_range(begin, end)
         if found:
-            await asyncio.to_thread(self.knowledge.load_range, self._lake, self._lake.segments(), *found)
+            await asyncio.to_thread(self.knowledge.load_range, self._lake, self._segments, *found)
         return found
 
     def _due(self, days: list[date], span: tuple[int, int], *, reread_final: bool = False) -> Iterator[int]:
@@ -345,7 +350,20 @@ class _Sweep:
         return first, last
 
     async def _ask_unknown(self, ids: Iterable[int]) -> None:
-        await self._fetch([id_ for id_ in ids if id_ not in self.knowledge.known])
+        """Asks for ids that no stored day knows."""
+        await self._fetch([id_ for id_ in self._look_up(ids) if id_ not in self.knowledge.known])
+
+    async def _ask_missing(self, ids: Iterable[int]) -> None:
+        """Asks for ids that no stored day knows, or knows to be missing."""
+        known = self.knowledge.known
+        await self._fetch([i for i in self._look_up(ids) if i not in known or known[i].kind is Kind.MISSING])
+
+    def _look_up(self, ids: Iterable[int]) -> list[int]:
+        """Loads whatever days the ids may be stored in."""
+        wanted = list(ids)
+        if wanted:
+            self.knowledge.load_range(self._lake, self._segments, min(wanted), max(wanted))
+        return wanted
 
     async def _fetch(self, ids: Iterable[int]) -> None:
         """Asks for ids concurrently; every answer is buffered, and landed in time."""

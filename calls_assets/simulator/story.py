@@ -175,7 +175,7 @@ def tell_story(
 def _tell_inbound(story: Story, agents: Sequence[Agent], dice: Random) -> None:
     kind = story.kind
     story.menu = _pick(MENUS, dice) if dice.random() < 0.8 else None
-    in_menu = 2 + int(20 * dice.random()) if story.menu else 0
+    in_menu = 2 + int(8 * dice.random()) if story.menu else 0
     if dice.random() < 0.02:
         story.contact = None  # a withheld number
     if kind.type == "ivr":

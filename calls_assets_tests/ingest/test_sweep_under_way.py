@@ -1,0 +1,213 @@
+"""Tests of sweeping while calls happen: everything late arrives, and requests stay within their bound."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import tempfile
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from random import Random
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from calls_assets.ingest import SweepFailedError, coverage, due_days, make_plan, overdue_count, probe_new_calls
+from calls_assets.lake import Lake
+from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in, run_sweep, shown
+
+UTC_ZONE = ZoneInfo("UTC")
+sweep_module = importlib.import_module("calls_assets.ingest.sweep")  # the package's attribute is the function
+DAY = date(2025, 5, 20)
+MORNING = datetime(2025, 5, 20, tzinfo=UTC)
+
+
+def draw_day(seed: int, count: int) -> list[ModelCall]:
+    """Draws the calls of two days with everything that happens late."""
+    random = Random(seed)
+    calls, id_ = [], 500
+    for n in range(count):
+        id_ += 1 + (random.random() < 0.05)
+        started_at = MORNING + timedelta(days=2) * n / count
+        moves = random.random() < 0.03
+        calls.append(
+            ModelCall(
+                id_,
+                started_at,
+                seconds=random.randrange(5, 3_000),
+                appears_after=random.choice([0, 0, 0, 0, 0, 600, 7_200]),
+                tagged_after=random.choice([0, 60, 4_000, 80_000, 500_000]),
+                moved_after=random.randrange(60, 500_000) if moves else None,
+                moved_to=started_at + timedelta(hours=random.choice([-30, -3, 3, 30])) if moves else None,
+            )
+        )
+    return calls
+
+
+@settings(max_examples=4, deadline=None, phases=[Phase.generate], report_multiple_bugs=False)
+@given(st.integers(0, 2**32), st.sampled_from([45, 120, 400]))
+def test_everything_late_arrives(seed: int, minutes: int) -> None:
+    """Swept at whatever pace while it happens and nightly after, the tables end up as the account."""
+    vendor = ModelVendor(draw_day(seed, 100), MORNING)
+    days = [DAY + timedelta(days=offset) for offset in range(-2, 4)]
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        while vendor.time < MORNING + timedelta(days=2):
+            vendor.time += timedelta(minutes=minutes)
+            run_sweep(root, vendor, [vendor.time.date()], UTC_ZONE)
+        for night in range(1, 12):
+            vendor.time = MORNING + timedelta(days=2 + night, hours=3)
+            due = due_days(Lake.open(root), now=vendor.time, options=options_in(UTC_ZONE))
+            run_sweep(root, vendor, sorted({*due, vendor.time.date() - timedelta(days=1)}), UTC_ZONE, wide=True)
+        rows = [shown(root, day, UTC_ZONE) for day in days]
+        assert {id_: row for day in rows for id_, row in day.items()} == {
+            id_: row for day in days for id_, row in vendor.truth(day, UTC_ZONE).items()
+        }
+        assert sum(map(len, rows)) == 100  # one row per call, moved ones included
+        lake = Lake.open(root)
+        assert due_days(lake, now=vendor.time + timedelta(days=30), options=options_in(UTC_ZONE)) == []
+        before = vendor.stats.requests
+        run_sweep(root, vendor, [DAY], UTC_ZONE)
+        assert vendor.stats.requests == before
+
+
+def test_a_day_swept_every_minute_stays_within_its_bound(tmp_path: Path) -> None:
+    """At most one request per call and rung more than the first, and two per tick."""
+    random = Random(5)
+    calls = [
+        ModelCall(10_000 + n, MORNING + timedelta(minutes=3) * (n - 960), random.randrange(20, 500), tagged_after=4_000)
+        for n in range(1_920)
+        if n % 50
+    ]
+    vendor = ModelVendor(calls, MORNING)
+    run_sweep(tmp_path, vendor, [DAY - timedelta(days=1)], UTC_ZONE)
+    vendor.asked.clear()
+    vendor.stats.requests = ticks = 0
+    while vendor.time < MORNING + timedelta(hours=5):
+        vendor.time += timedelta(minutes=2)
+        ticks += 1
+        run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    for later in (timedelta(hours=24), timedelta(hours=26), timedelta(hours=49), timedelta(days=9)):
+        vendor.time = MORNING + later
+        ticks += 1
+        run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert shown(tmp_path, DAY, UTC_ZONE) == vendor.truth(DAY, UTC_ZONE)
+    assert len(vendor.asked) < 480 + 300  # the day's ids, and the margin beyond it
+    assert vendor.stats.requests <= (1 + len(RUNGS)) * len(vendor.asked) + 2 * ticks
+
+
+def test_an_idle_tick_asks_two_ids_and_stores_nothing(tmp_path: Path) -> None:
+    """The sensor's look beyond the highest id; an empty lake needs no look."""
+    vendor = ModelVendor([ModelCall(700 + n, MORNING) for n in range(50)], MORNING + timedelta(days=30))
+    options = options_in(UTC_ZONE)
+    lake = Lake.open(tmp_path)
+    assert asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    before, segments = vendor.stats.requests, lake.segments()
+    assert not asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options))
+    assert vendor.stats.requests - before == 2
+    assert lake.segments() == segments
+    more = ModelVendor([*vendor.calls, ModelCall(750, vendor.time)], vendor.time + timedelta(minutes=1))
+    assert asyncio.run(probe_new_calls(lake, more, now=more.now, options=options))
+
+
+def test_the_probe_walks_past_a_short_run_of_missing_ids(tmp_path: Path) -> None:
+    """Within eight minutes the second id of the probe has been at every distance up to nine."""
+    vendor = ModelVendor([ModelCall(700 + n, MORNING) for n in range(50)], MORNING + timedelta(hours=1))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    more = ModelVendor([*vendor.calls, ModelCall(756, vendor.time)], vendor.time)
+    lake, seen = Lake.open(tmp_path), []
+    for _ in range(8):
+        more.time += timedelta(minutes=1)
+        seen.append(asyncio.run(probe_new_calls(lake, more, now=more.now, options=options_in(UTC_ZONE))))
+    assert seen.count(True) == 1
+
+
+def test_an_account_without_calls_is_probed_with_two_ids(tmp_path: Path) -> None:
+    """Nothing but missing ids is stored: the sensor does not start sweeps over and over."""
+    vendor = ModelVendor([], MORNING)
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    before = vendor.stats.requests
+    assert not asyncio.run(probe_new_calls(Lake.open(tmp_path), vendor, now=vendor.now, options=options_in(UTC_ZONE)))
+    assert vendor.stats.requests - before == 2
+
+
+def test_failed_ids_are_named_and_asked_for_next_time(tmp_path: Path) -> None:
+    """Few failures: the rest is there, the accounting names the ids. Many: the sweep fails, the rest is there too."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(1_000)]
+    vendor = ModelVendor(calls, MORNING + timedelta(days=30), fails=frozenset({101, 102, 500}))
+    report = run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert report.failed_ids == (101, 102, 500)
+    assert report.coverage[DAY].unaccounted == ((101, 102), (500, 500))
+    assert len(shown(tmp_path, DAY, UTC_ZONE)) == 997
+    healthy = ModelVendor(calls, vendor.time)
+    run_sweep(tmp_path, healthy, [DAY], UTC_ZONE)
+    assert set(healthy.asked) == {101, 102, 500}
+    assert coverage(Lake.open(tmp_path), DAY, UTC_ZONE).is_complete
+
+
+def test_many_failures_end_the_sweep_with_everything_else_stored(tmp_path: Path) -> None:
+    """More than five percent of the ids: the error tells how many and which, and carries the report."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(1_000)]
+    vendor = ModelVendor(calls, MORNING + timedelta(days=30), fails=frozenset(range(301, 401)))
+    with pytest.raises(SweepFailedError, match=r"100 of \d+ ids had no answer \(first: 301, 302") as caught:
+        run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert caught.value.report.coverage[DAY].unaccounted == ((301, 400),)
+    assert len(shown(tmp_path, DAY, UTC_ZONE)) == 900
+
+
+def test_an_api_that_never_answers_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of trying every id in vain."""
+
+    class Dead(ModelVendor):
+        """Retries for ever."""
+
+        async def fetch(self, call_id: int) -> object:  # type: ignore[override]  # never answers
+            while True:
+                self.stats.requests += 1
+                self.stats.retries += 1
+                await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(sweep_module, "GIVE_UP_SECONDS", 2.0)
+    with pytest.raises(SweepFailedError, match="no answer for"):
+        run_sweep(tmp_path, Dead([], MORNING), [DAY], UTC_ZONE)
+
+
+def test_reread_final_asks_again_for_every_call_of_the_days(tmp_path: Path) -> None:
+    """Corrections later than the last rung arrive when asked for."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n), tagged_after=40 * 86_400) for n in range(100)]
+    vendor = ModelVendor(calls, MORNING + timedelta(days=30))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    vendor.time += timedelta(days=20)
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert {call["tags"][0] for call in shown(tmp_path, DAY, UTC_ZONE).values() if call["tags"]} == set()  # type: ignore[index]
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE, reread_final=True)
+    assert shown(tmp_path, DAY, UTC_ZONE) == vendor.truth(DAY, UTC_ZONE)
+
+
+def test_a_plan_tells_what_a_sweep_will_ask(tmp_path: Path) -> None:
+    """From a handful of probes, whose answers are kept."""
+    calls = [ModelCall(65_123 + n, MORNING + timedelta(days=1) / 500 * n) for n in range(5_000) if n % 50]
+    vendor = ModelVendor(calls, MORNING + timedelta(days=60))
+    day = DAY + timedelta(days=4)
+    plan = asyncio.run(make_plan(Lake.open(tmp_path), vendor, [day], options=options_in(UTC_ZONE), now=vendor.now))
+    assert plan.probes == vendor.stats.requests < 250
+    report = run_sweep(tmp_path, vendor, [day], UTC_ZONE)
+    assert 0.7 * plan.requests <= report.requested <= 1.3 * plan.requests
+    assert plan.seconds == plan.requests / 10
+    assert (plan.first_id or 0) <= 65_123 + 4 * 500 < 65_123 + 5 * 500 <= (plan.last_id or 0)
+
+
+def test_without_id_scan_only_ids_named_by_the_lake_are_asked(tmp_path: Path) -> None:
+    """Nothing is located, nothing is probed; due reads go on."""
+    calls = [ModelCall(90 + n, MORNING, seconds=60) for n in range(5)]
+    vendor = ModelVendor(calls, MORNING + timedelta(minutes=30))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    vendor.time += timedelta(hours=2)
+    vendor.asked.clear()
+    lake, options = Lake.open(tmp_path), options_in(UTC_ZONE, id_scan=False)
+    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 5
+    asyncio.run(sweep_module.sweep(lake, vendor, [DAY], options=options, now=vendor.now, log=lambda _line: None))
+    assert set(vendor.asked) == {call.id for call in calls}
