@@ -161,7 +161,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answered_agents: list[Leg] = []
     external_numbers: list[ExternalNumber] = []
     recordings: list[Recording] = []
-    tags: list[str] = []
+    tags: list[str] | None = None
 
 
 def decode_call(call_id: int, body: bytes) -> Call:
@@ -224,7 +224,7 @@ def decode_call(call_id: int, body: bytes) -> Call:
         answered_agents=_read_list(wire.answered_agents, _read_leg, "answered_agents"),
         external_numbers=_read_list(wire.external_numbers, _read_external_number, "external_numbers"),
         recordings=_read_list(wire.recordings, _read_recording, "recordings"),
-        tags=_read_list(wire.tags, _read_tag, "tags"),
+        tags=_read_tags(wire.tags),
     )
 
 
@@ -486,6 +486,10 @@ def _read_recording(value: _Recording | _Blank) -> Recording | None:
         return None
     recording = Recording(_read_id(value.id, ".id"), _read_text(value.url, ".url"))
     return None if recording.id is None and recording.url is None else recording
+
+
+def _read_tags(value: object) -> list[str] | None:
+    return None if type(value) is not list and _is_blank(value) else _read_list(value, _read_tag, "tags")
 
 
 def _read_tag(value: object) -> str | None:

@@ -210,7 +210,7 @@ def _add_children(chunk: _Chunk, call: Call) -> None:
     disposition = (call.disposition_id, call.disposition_code, call.disposition_note)
     if disposition != (None, None, None):
         children["dispositions"].append((call.id, *disposition))
-    for position, tag in enumerate(call.tags):
+    for position, tag in enumerate(call.tags or ()):
         children["call_tags"].append((call.id, position, tag))
     for position, external in enumerate(call.external_numbers):
         children["external_numbers"].append((call.id, position, external.number, external.is_any_transfer))

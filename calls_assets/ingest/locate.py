@@ -7,7 +7,7 @@ kept in the knowledge, and the search is deterministic: repeated over a stored l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from calls_assets.ingest.coverage import DISORDER
@@ -28,7 +28,7 @@ _QUIET_US = 10 * _MINUTE_US
 _HIGHEST_ID_BITS = 31
 _FINE_BITS = 18
 _FINEST_STEP = 64
-_SMALL_BITS = 8
+_SMALL_BITS = 11
 _COARSE_STEPS = 8
 _LOOK_AHEAD_BITS = (7, 17)
 
@@ -59,20 +59,14 @@ class Locator:
     async def find_first_hit(self) -> bool:
         """Looks for any call of an account of which nothing is known; False when none is found.
 
-        Asks at 1, 2, 4, …, then at ever finer steps between: down to every id below 256 and every 64th below
+        Asks at 1, 2, 4, …, then at finer steps between, then for every id below 2,048, then for every 64th below
         262,144. So an account that covers a percent of its highest id is met within a few hundred requests, and a
         small one at last.
         """
-        for steps in (1 << level for level in range(13)):
-            for bits in range(_HIGHEST_ID_BITS if steps <= _COARSE_STEPS else _FINE_BITS):
-                finest = 1 if bits < _SMALL_BITS else _FINEST_STEP
-                if steps > _COARSE_STEPS and (1 << bits) // steps < finest:
-                    continue
-                points = {(1 << bits) + (1 << bits) * k // steps for k in range(steps)}
-                patience_us = _MINUTE_US if steps == 1 else _HOUR_US if steps <= _COARSE_STEPS else _DAY_US
-                await self._ask_again(id_ for id_ in sorted(points) if not self._was_asked_within(id_, patience_us))
-                if len(self.knowledge.calls()[0]):
-                    return True
+        for ids, patience_us in search_order():
+            await self._ask_again(id_ for id_ in ids if not self._was_asked_within(id_, patience_us))
+            if len(self.knowledge.calls()[0]):
+                return True
         return False
 
     def _was_asked_within(self, id_: int, patience_us: int) -> bool:
@@ -212,6 +206,19 @@ def frontier_ids(top: int, now: datetime, window: int = 2) -> tuple[int, ...]:
         window: Number of ids.
     """
     return (top + 1, *(top + 2 + (_minute(now) + step) % 8 for step in range(window - 1)))
+
+
+def search_order() -> Iterator[tuple[Sequence[int], int]]:
+    """Yields the ids at which an account is looked for, and for how long each is not asked for again (microseconds)."""
+    for steps in (1 << level for level in range(7)):
+        is_coarse = steps <= _COARSE_STEPS
+        for bits in range(_HIGHEST_ID_BITS if is_coarse else _FINE_BITS):
+            low = 1 << bits
+            points = range(low, 2 * low, max(1, low // steps))
+            yield points, _MINUTE_US if steps == 1 else _HOUR_US if is_coarse else _DAY_US
+    yield range(1, 1 << _SMALL_BITS), _DAY_US
+    for bits in range(_SMALL_BITS, _FINE_BITS):
+        yield range(1 << bits, 2 << bits, _FINEST_STEP), _DAY_US
 
 
 def roundest_between(floor: int, high: int) -> int:

@@ -149,7 +149,8 @@ def test_every_blank_of_every_field_means_nothing(blank: object) -> None:
     call: dict[str, object] = {"id": 1234, "started_at": 1747839084}
     if blank is not MISSING:
         call = dict.fromkeys(DOCUMENTED, blank) | call
-    assert decode_call(1234, pack(call)) == msgspec.structs.replace(EMPTY, agent_ids=[] if blank == [] else None)
+    listed = [] if blank == [] else None
+    assert decode_call(1234, pack(call)) == msgspec.structs.replace(EMPTY, agent_ids=listed, tags=listed)
 
 
 @pytest.mark.parametrize("blank", [0, {}])
@@ -173,7 +174,7 @@ def test_blanks_inside_objects_mean_nothing() -> None:
         for name in ("contact", "number", "campaign", "ring_group", "ivr", "disposition"):
             call[name] = dict.fromkeys(DOCUMENTED[name], blank)
         call["contact"]["list_ids"] = None
-        call["agents"] = None
+        call["agents"] = call["tags"] = None
         assert decode_call(1234, pack(call)) == EMPTY
 
 

@@ -147,7 +147,6 @@ def test_a_call_that_says_nothing_is_a_row_of_nulls_without_children() -> None:
         "answered_leg_count": 0,
         "is_transferred": False,
         "recording_count": 0,
-        "tags": [],
         "read_count": 1,
         "first_read_at": at("2025-05-21T15:00:00"),
         "last_read_at": at("2025-05-21T15:00:00"),

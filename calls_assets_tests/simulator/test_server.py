@@ -121,7 +121,8 @@ def test_a_port_that_is_none_is_one_clear_line(capsys: pytest.CaptureFixture[str
 def test_the_context_stops_in_spite_of_a_stalled_request_and_frees_the_port() -> None:
     """A client that waits for ever does not hold the server."""
     app = create_app(Vendor(Account()), token="t", faults=FaultPlan(stall_share=1))
-    with serve(app) as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+    with socket.socket() as client, serve(app) as server:  # the client outlives the server
+        client.connect(("127.0.0.1", server.port))
         client.sendall(b"GET /calls/65200 HTTP/1.1\r\nHost: x\r\nAccess-Token: t\r\n\r\n")
         while not app.state.stats.report()["by_fault"]:
             time.sleep(0.01)

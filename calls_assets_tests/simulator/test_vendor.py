@@ -29,8 +29,8 @@ DOCUMENTED_KEYS = [
 ]
 
 
-def _calls(vendor: Vendor, day: date = TUESDAY, now: datetime = LONG_AFTER) -> list[dict[str, Any]]:
-    answers = (vendor.answer(call_id, now) for call_id in vendor.ids_of_day(day))
+def _calls(vendor: Vendor, step: int = 1, now: datetime = LONG_AFTER) -> list[dict[str, Any]]:
+    answers = (vendor.answer(call_id, now) for call_id in vendor.ids_of_day(TUESDAY)[::step])
     return [answer for answer in answers if answer is not None]
 
 
@@ -159,17 +159,17 @@ def test_the_highest_id_is_the_highest_that_is_found(minutes: int) -> None:
 
 def test_two_in_a_hundred_ids_are_missing_for_ever() -> None:
     """Their share is the one asked for, and no later moment brings them."""
-    ids = range(65_123, 69_123)
-    missing = [id_ for id_ in ids if VENDOR.answer(id_, LONG_AFTER) is None]
-    assert 0.015 < len(missing) / len(ids) < 0.025
-    assert all(VENDOR.is_missing(id_) for id_ in missing)
+    missing = [id_ for id_ in range(65_123, 105_123) if VENDOR.is_missing(id_)]
+    assert 0.018 < len(missing) / 40_000 < 0.022
     assert all(VENDOR.answer(id_, LONG_AFTER + timedelta(400)) is None for id_ in missing)
+    not_found = [id_ for id_ in range(65_123, 66_123) if VENDOR.answer(id_, LONG_AFTER) is None]
+    assert not_found == [id_ for id_ in missing if id_ < 66_123]
 
 
 def test_some_ids_appear_minutes_after_their_call_began() -> None:
     """404 first, 200 within 20 minutes."""
     vendor = Vendor(Account(missing_share=0))
-    ids = range(65_123, 69_123)
+    ids = range(65_123, 68_123)
     late = [id_ for id_ in ids if vendor.answer(id_, vendor.started_at(id_) + timedelta(seconds=30)) is None]
     assert 0.005 < len(late) / len(ids) < 0.015
     assert all(vendor.answer(id_, vendor.started_at(id_) + timedelta(minutes=20)) is not None for id_ in late)
@@ -177,7 +177,7 @@ def test_some_ids_appear_minutes_after_their_call_began() -> None:
 
 def test_a_clean_call_has_the_documented_shape() -> None:
     """The keys of the documentation's sample, in its order, at every level."""
-    for call in _calls(CLEAN)[::8]:
+    for call in _calls(CLEAN, 8):
         assert list(call) == DOCUMENTED_KEYS
         for leg in call["all_agents"]:
             assert list(leg) == [
@@ -206,7 +206,9 @@ def test_a_day_has_everything_a_contact_centre_has() -> None:
     assert any(len(call["tags"]) > 1 for call in calls)
     assert any(any(leg["is_any_transfer"] for leg in call["all_agents"]) for call in calls)
     assert any(any(number["is_any_transfer"] for number in call["external_numbers"]) for call in calls)
-    assert any(len(call["all_agents"]) > len({leg["id"] for leg in call["all_agents"]}) > 1 for call in calls)
+    handed_back = [call["answered_agents"] for call in calls if len(call["answered_agents"]) == 3]
+    assert handed_back
+    assert all(legs[0]["id"] == legs[-1]["id"] for legs in handed_back)
     assert {leg["hangup_reason"] for call in calls for leg in call["all_agents"]} >= {
         *("NO_ANSWER", "LOSE_RACE", "ORIGINATOR_CANCEL", "NORMAL_CLEARING", "ATTENDED_TRANSFER")
     }
@@ -222,7 +224,7 @@ def test_a_day_has_everything_a_contact_centre_has() -> None:
 
 def test_people_numbers_and_addresses_are_plainly_invented() -> None:
     """Numbers are 555-01xx, addresses at example domains."""
-    for call in _calls(CLEAN)[::3]:
+    for call in _calls(CLEAN, 3):
         numbers = [call["number"]["number"], *(item["number"] for item in call["external_numbers"])]
         if call["contact"]:
             numbers.append(call["contact"]["number"])
@@ -267,6 +269,8 @@ def test_calls_in_progress_are_seen_at_noon() -> None:
     running = [call for call in at_noon if call is not None and not call["is_ended"]]
     assert {call["type"] for call in running} == {"in_progress", "queued", "ringing"}
     assert any(call["is_in_queue"] for call in running)
+    talking = [call for call in running if call["type"] == "in_progress"]
+    assert all(call["answered_agents"][-1]["hangup_reason"] is None for call in talking)
     later = [vendor.answer(call["id"], noon + timedelta(hours=2)) for call in running]
     assert all(call is not None and call["is_ended"] for call in later)
 
@@ -298,7 +302,7 @@ def test_a_corrected_start_can_be_on_another_day() -> None:
     """With a share of moves, starts change once, within seven days, for some across midnight."""
     vendor = Vendor(Account(moves_share=0.2))
     moved = days = 0
-    for call_id in vendor.ids_of_day(TUESDAY):
+    for call_id in vendor.ids_of_day(TUESDAY)[::2]:
         first = vendor.started_at(call_id)
         last = vendor.started_at(call_id, first + timedelta(days=7))
         answer = vendor.answer(call_id, LONG_AFTER)
@@ -306,7 +310,7 @@ def test_a_corrected_start_can_be_on_another_day() -> None:
         assert vendor.started_at(call_id, max(first, last)) == first
         moved += last != first
         days += last.astimezone(NEW_YORK).date() != first.astimezone(NEW_YORK).date()
-    assert 0.15 < moved / len(vendor.ids_of_day(TUESDAY)) < 0.25
+    assert 0.15 < 2 * moved / len(vendor.ids_of_day(TUESDAY)) < 0.25
     assert days > moved / 4
 
 
@@ -315,7 +319,7 @@ def test_every_answer_is_within_the_contract(quirk_share: int) -> None:
     """The client's contract takes every body, odd or not, ended or not, with ids as text too; none has NaN."""
     vendor = Vendor(Account(quirk_share=quirk_share))
     for now in (LONG_AFTER, datetime(2025, 5, 13, 12, tzinfo=NEW_YORK)):
-        for call in _calls(vendor, now=now)[-350:]:
+        for call in _calls(vendor, 6, now):
             body = msgspec.json.encode({"calls": call})
             assert json.loads(body, parse_constant=pytest.fail)["calls"] == call
             assert decode_call(call["id"], body).started_at.timestamp() == call["started_at"]

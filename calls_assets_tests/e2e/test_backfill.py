@@ -1,0 +1,91 @@
+"""The main job as users run it: a range of days through the dagster command, against an oracle."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow.parquet as pq
+
+from calls_assets.simulator import Account, Vendor, create_app, serve
+from calls_assets_tests.e2e.oracle import READ_COLUMNS, expect_agents, expect_day
+from calls_assets_tests.e2e.running import (
+    TABLES,
+    TOKEN,
+    days_between,
+    make_environment,
+    materialize,
+    read_rows,
+    read_stats,
+)
+
+ZONE = ZoneInfo("America/New_York")
+FIRST, LAST = date(2025, 2, 20), date(2025, 3, 21)  # thirty days, that of 23 hours among them
+CALLS_PER_DAY = int(os.environ.get("CALLS_TEST_CALLS_PER_DAY", "150"))
+
+
+def check_day(lake: Path, vendor: Vendor, day: date) -> dict[str, list[dict[str, object]]]:
+    """Compares every table of a day with the oracle."""
+    now = datetime.now(UTC)
+    nominal = vendor.ids_of_day(day)
+    payloads = (vendor.answer(id_, now) for id_ in range(max(1, nominal.start - 100), nominal.stop + 100))
+    expected = expect_day([payload for payload in payloads if payload is not None], day, ZONE)
+    for table, rows in expected.items():
+        found = read_rows(lake, table, day)
+        if table == "calls":
+            reading = [{column: row.pop(column) for column in READ_COLUMNS} for row in found]
+            assert all(row["is_final"] and row["read_count"] == 1 for row in reading)
+        assert found == rows, (table, day)
+    assert read_rows(lake, "call_changes", day) == []
+    return expected
+
+
+def test_thirty_days_in_one_range_are_right_and_cost_no_request_twice(tmp_path: Path) -> None:
+    """Every row against the oracle, at most 1.02 requests per id, none on repeating; a lone day gives the same rows."""
+    account = Account(
+        seed=7, first_id=65_123, first_day=date(2025, 2, 10), calls_per_day=CALLS_PER_DAY, missing_share=0.02
+    )
+    vendor = Vendor(account)
+    days = days_between(FIRST, LAST)
+    with serve(create_app(vendor, token=TOKEN, base_path="/api/v2")) as server:
+        environment = make_environment(
+            tmp_path,
+            f"{server.url}/api/v2",
+            CALLS_TIMEZONE=ZONE.key,
+            CALLS_BACKFILL_DAYS_PER_RUN="0",
+            CALLS_API_CONCURRENCY="32",
+        )
+        arguments = ("--partition-range", f"{FIRST}...{LAST}")
+        run = materialize(environment, *arguments)
+        assert run.returncode == 0, run.stderr[-3000:]
+        lake = tmp_path / "lake"
+        expected = [check_day(lake, vendor, day) for day in days]
+        ids = sum(len(vendor.ids_of_day(day)) for day in days)
+        stats = read_stats(server.url)
+        assert sum(len(tables["calls"]) for tables in expected) > 0.97 * ids
+        assert stats["requests"] <= 1.02 * ids + (0 if CALLS_PER_DAY >= 2_000 else 1_000)
+        assert stats["repeated_ids"] == 0
+        agents = pq.ParquetFile(lake / "tables/agents/agents.parquet").read().to_pylist()
+        assert {a["agent_id"]: (a["first_seen_at"], a["last_seen_at"]) for a in agents} == expect_agents(expected)
+
+        files = {path: path.stat() for path in lake.rglob("*.parquet")}
+        again = materialize(environment, *arguments)
+        assert again.returncode == 0, again.stderr[-3000:]
+        assert read_stats(server.url)["requests"] == stats["requests"]
+        assert {path: path.stat() for path in lake.rglob("*.parquet")} == files
+
+        alone = tmp_path / "alone"
+        alone.mkdir()
+        lone_environment = make_environment(alone, f"{server.url}/api/v2", CALLS_TIMEZONE=ZONE.key)
+        lone_day = date(2025, 3, 9)
+        run = materialize(lone_environment, "--partition", lone_day.isoformat())
+        assert run.returncode == 0, run.stderr[-3000:]
+        for table in TABLES:
+            columns = set(READ_COLUMNS)
+            one, other = (
+                [{k: v for k, v in row.items() if k not in columns} for row in read_rows(root, table, lone_day)]
+                for root in (lake, alone / "lake")
+            )
+            assert one == other
