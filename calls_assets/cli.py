@@ -1,0 +1,278 @@
+"""`calls-assets`: the command line beside Dagster.
+
+What belongs here: arguments, printing, exit codes. What stays out: the work, which the packages do. Exit codes: 0 all
+is well, 1 something was found or failed, 2 the command was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import stat
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+from calls_assets.api import ApiError, CallsClient, connect
+from calls_assets.derive import derive_day
+from calls_assets.ingest import PlanReport, SweepOptions, coverage, make_plan
+from calls_assets.lake import DAILY_TABLES, CorruptFileError, Finding, Lake, LakeError, verify
+from calls_assets.settings import Settings, SettingsError, load_environment
+
+_CLOCK_TOLERANCE = timedelta(seconds=60)
+
+
+class _UsageError(Exception):
+    """The command was given something that makes no sense."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: The arguments; those of the process when None.
+
+    Returns:
+        The exit code.
+    """
+    parser = _make_parser()
+    arguments = parser.parse_args(argv)
+    load_environment()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except (SettingsError, _UsageError) as error:
+        print(f"calls-assets: {error}", file=sys.stderr)
+        return 2
+    except (LakeError, ApiError) as error:
+        print(f"calls-assets: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="calls-assets", description="Call records as daily Parquet tables.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    plan = commands.add_parser("plan", help="tell what a sweep of some days would ask the API, and how long it takes")
+    _add_days(plan)
+    plan.set_defaults(command=_plan)
+
+    check = commands.add_parser("verify", help="read every file of the lake and name what is wrong")
+    check.set_defaults(command=_verify)
+
+    doctor = commands.add_parser("doctor", help="check the settings, the API, the clock and the data directory")
+    doctor.set_defaults(command=_doctor)
+
+    summary = commands.add_parser("summary", help="show rows per table and day")
+    _add_days(summary)
+    summary.add_argument("--stats", metavar="URL", help="a simulator's /stats, to show the requests it served")
+    summary.set_defaults(command=_summary)
+
+    simulate = commands.add_parser("simulate", help="run a simulated vendor API with invented calls")
+    # Only this command and the tests use the simulator: nothing else is to load it.
+    from calls_assets.simulator import add_arguments, run_from_arguments  # noqa: PLC0415
+
+    add_arguments(simulate)
+    simulate.set_defaults(command=run_from_arguments)
+    return parser
+
+
+def _add_days(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first day")
+    parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last day, included")
+
+
+def _read_days(arguments: argparse.Namespace, settings: Settings) -> list[date]:
+    first, last = _parse_day("--from", arguments.first), _parse_day("--to", arguments.last)
+    today = datetime.now(settings.timezone).date()
+    if first > last:
+        raise _UsageError(f"--from {first} is after --to {last}: swap them")
+    if last > today:
+        raise _UsageError(f"--to {last} is in the future: today is {today} in {settings.timezone.key}")
+    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+
+
+def _parse_day(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise _UsageError(f"{option} {text!r} is not a date: write it as YYYY-MM-DD") from None
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _warn_corrupt(error: CorruptFileError) -> None:
+    print(f"calls-assets: {error}; the other files are used", file=sys.stderr)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    days = _read_days(arguments, settings)
+    client = connect(settings)
+    lake = Lake.open(settings.data_dir, on_corrupt=_warn_corrupt)
+    lake.bind_source(settings.api_base_url or "")
+
+    async def run(client: CallsClient) -> PlanReport:
+        async with client:
+            return await make_plan(lake, client, days, options=SweepOptions.from_settings(settings), now=_utc_now)
+
+    report = asyncio.run(run(client))
+    span = "none" if report.first_id is None else f"{report.first_id:,} to {report.last_id:,}"
+    print(f"days                 {days[0]} to {days[-1]} ({len(days)})")
+    print(f"ids to account for   {report.ids:,} ({span}, margins included)")
+    print(f"already stored       {report.stored:,}")
+    print(f"due to be read again {report.due:,}")
+    print(f"requests to make     {report.requests:,}, about {_say_duration(report.seconds)}", end=" ")
+    print(f"at {settings.requests_per_second:g} requests per second")
+    print(f"asked for this plan  {report.probes:,} (the answers are stored)")
+    return 0
+
+
+def _say_duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _verify(_: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    if not settings.data_dir.is_dir():
+        raise _UsageError(f"the data directory {settings.data_dir} does not exist: set CALLS_DATA_DIR")
+    lake = Lake.open(settings.data_dir, on_corrupt=lambda _error: None)
+    count = 0
+    for finding in (*verify(lake), *_find_unaccounted(lake, settings), *_find_differences(lake, settings)):
+        count += 1
+        print(finding)
+    days = len(lake.published())
+    print(f"{count} findings in {days} days" if count else f"{days} days verified: nothing is wrong")
+    return 1 if count else 0
+
+
+def _find_unaccounted(lake: Lake, settings: Settings) -> Iterator[Finding]:
+    """Finds ids without an answer in the days that have tables."""
+    for day in lake.published() if settings.id_scan else ():
+        found = coverage(lake, day, settings.timezone)
+        if not found.is_complete:
+            first, last = found.unaccounted[0]
+            problem = f"{found.unaccounted_count} ids have no answer, the first {first} to {last}"
+            yield Finding(f"raw/call_records/call_date={day}", problem, "materialize call_records for this day")
+
+
+def _find_differences(lake: Lake, settings: Settings) -> Iterator[Finding]:
+    """Finds tables that do not show what raw says."""
+    remedy = "materialize the tables for this day (rebuild_job): the API is not asked"
+    for day in lake.published():
+        raw = lake.read_day(day)
+        tables = derive_day(raw.versions, day, timezone=settings.timezone, reread_after=settings.reread_after)
+        for name in DAILY_TABLES:
+            try:
+                held = lake.read_table(name, day)
+            except FileNotFoundError:
+                yield Finding(lake.table_key(name, day), "is missing", remedy)
+            except CorruptFileError:
+                continue  # named by verify() already
+            else:
+                if not held.equals(tables[name]):
+                    yield Finding(lake.table_key(name, day), "does not show what raw says", remedy)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    print("ok    settings are readable")
+    results = [*_examine_directory(settings), *_examine_api(settings)]
+    for is_good, text in results:
+        print(f"{'ok   ' if is_good else 'FAIL '} {text}")
+    return 0 if all(is_good for is_good, _ in results) else 1
+
+
+def _examine_directory(settings: Settings) -> Iterator[tuple[bool, str]]:
+    try:
+        lake = Lake.open(settings.data_dir)
+        lake.storage.replace("raw/.doctor", b"")
+        lake.storage.delete("raw/.doctor")
+    except (LakeError, OSError) as error:
+        text = str(error) if isinstance(error, LakeError) else f"cannot write below {settings.data_dir}"
+        yield False, f"{text}: give this user the directory, or set CALLS_DATA_DIR"
+        return
+    yield True, f"data directory {settings.data_dir.resolve()} is writable"
+    mode = stat.S_IMODE((settings.data_dir / "raw").stat().st_mode)
+    advice = "" if mode == 0o700 else f": run chmod -R go= {settings.data_dir}/raw"
+    yield mode == 0o700, f"raw records are {'private' if mode == 0o700 else 'readable by others'}{advice}"
+
+
+def _examine_api(settings: Settings) -> Iterator[tuple[bool, str]]:
+    problem = settings.api_problem()
+    if problem is not None or settings.api_base_url is None:
+        yield False, problem or "CALLS_API_BASE_URL is not set"
+        return
+    is_plain = settings.api_base_url.startswith("http://")
+    if is_plain and not settings.api_base_url.startswith(("http://127.", "http://localhost", "http://[::1]")):
+        yield False, "the token travels unencrypted: use https in CALLS_API_BASE_URL"
+    try:
+        asyncio.run(_ask_once(connect(settings, is_probe=True)))
+    except (ApiError, SettingsError) as error:
+        yield False, f"{error}: check CALLS_API_BASE_URL, the token and the network"
+        return
+    yield True, f"the API at {settings.api_base_url} answers and takes the token"
+    yield from _examine_clock(settings.api_base_url)
+
+
+async def _ask_once(client: CallsClient) -> None:
+    async with client:
+        await client.fetch(1)
+
+
+def _examine_clock(url: str) -> Iterator[tuple[bool, str]]:
+    """Compares the clock with the API's Date header, without the token."""
+    import http.client  # noqa: PLC0415 - only here
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connection_type(parts.netloc, timeout=10)
+    try:
+        connection.request("HEAD", "/")
+        stamp = connection.getresponse().headers.get("Date")
+        skew = _utc_now() - parsedate_to_datetime(stamp or "")
+    except (OSError, http.client.HTTPException, ValueError, TypeError):
+        yield True, "the clock could not be compared: the API tells no time"
+        return
+    finally:
+        connection.close()
+    is_good = abs(skew) <= _CLOCK_TOLERANCE
+    advice = "" if is_good else ": set the clock of this machine (NTP), else calls are read too early or too late"
+    yield is_good, f"the clock differs by {abs(skew.total_seconds()):.0f} s from the API's{advice}"
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    days = _read_days(arguments, settings)
+    lake = Lake.open(settings.data_dir, on_corrupt=_warn_corrupt)
+    names = ["calls", *(name for name in DAILY_TABLES if name != "calls")]
+    lines = [["day", *names, "ids", "missing", "unaccounted"]]
+    calls = 0
+    for day in days:
+        counts = []
+        for name in names:
+            try:
+                counts.append(f"{lake.read_table(name, day, ['call_id']).num_rows:,}")
+            except FileNotFoundError:
+                counts.append("-")
+        found = coverage(lake, day, settings.timezone)
+        calls += found.stored
+        ids = f"{found.first_id}-{found.last_id}" if found.first_id is not None else "none"
+        lines.append([day.isoformat(), *counts, ids, str(found.missing), str(found.unaccounted_count)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    if arguments.stats:
+        with urllib.request.urlopen(arguments.stats, timeout=10) as response:  # noqa: S310 - an address the user gave
+            requests = json.load(response)["requests"]
+        share = f", {requests / calls:.2f} per call" if calls else ""
+        print(f"{calls:,} calls in {len(days)} days; the simulator served {requests:,} requests in this run{share}")
+    return 0
