@@ -29,7 +29,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.Definitions(
             assets=build_assets(settings, partitions),
-            jobs=build_jobs(partitions),
+            jobs=build_jobs(),
             schedules=build_schedules(settings),
             sensors=build_sensors(settings),
             executor=dg.in_process_executor,  # five steps in five processes take five times as long

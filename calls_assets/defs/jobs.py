@@ -11,20 +11,18 @@ REBUILD_JOB = "rebuild_job"
 _TAGS = {"dagster/max_runtime": 24 * 3600}
 
 
-def build_jobs(partitions: dg.PartitionsDefinition[Any]) -> list[Any]:
-    """Makes the jobs."""
+def build_jobs() -> list[Any]:
+    """Makes the jobs; their partitions are those of the assets."""
     return [
         dg.define_asset_job(
             SWEEP_JOB,
             selection=dg.AssetSelection.all(),
-            partitions_def=partitions,
             tags=_TAGS,
             description="Makes a day complete as of now: asks for what is missing or due, makes its tables.",
         ),
         dg.define_asset_job(
             REBUILD_JOB,
             selection=dg.AssetSelection.all() - dg.AssetSelection.groups("raw"),
-            partitions_def=partitions,
             tags=_TAGS,
             description="Makes the tables of a day again from the stored raw records; the API is not asked.",
         ),

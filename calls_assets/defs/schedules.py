@@ -49,6 +49,11 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             if is_in_flight(context.instance, day):
                 continue
             config = {"ops": {"call_records": {"config": {"look_far_ahead": day == today}}}}
-            yield dg.RunRequest(partition_key=day.isoformat(), run_config=config, tags={"dagster/priority": "5"})
+            yield dg.RunRequest(
+                run_key=f"{now:%Y-%m-%dT%H:%M}/{day}",  # a tick repeated after a crash starts no second run
+                partition_key=day.isoformat(),
+                run_config=config,
+                tags={"dagster/priority": "5"},
+            )
 
     return [nightly_sweep]
