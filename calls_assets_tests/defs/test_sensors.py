@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -14,6 +15,7 @@ from calls_assets.settings import Settings
 from calls_assets.simulator import RunningServer
 from calls_assets_tests.defs.conftest import TODAY
 from calls_assets_tests.e2e.running import read_stats
+
 
 def tick(settings: Settings, instance: dg.DagsterInstance) -> list[str] | str:
     """Evaluates the sensor: the partitions it asks for, or why it skips."""
@@ -119,7 +121,7 @@ def test_a_failed_run_is_tried_again_after_a_pause(settings: Settings, instance:
     ],
 )
 def test_the_sensor_says_why_it_does_nothing(
-    settings: Settings, instance: dg.DagsterInstance, change: dict[str, object], reason: str
+    settings: Settings, instance: dg.DagsterInstance, change: dict[str, Any], reason: str
 ) -> None:
     """Not configured is a reason, not a failure."""
     assert reason in tick(replace(settings, **change), instance)
