@@ -446,10 +446,8 @@ def _read_token(path: Path | None) -> str:
         with path.open("rb") as file:
             text = file.read(_TOKEN_FILE_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
-        reason = type(error).__name__
-    else:
-        return _check_token(text, "the token in the token file")
-    raise ValueError(f"the token file cannot be read ({reason})")
+        raise ValueError(f"the token file {path} cannot be read: {(error.strerror or 'no reason').lower()}") from None
+    return _check_token(text, f"the token in {path}")
 
 
 def _build_headers(token: str) -> httpx.Headers:

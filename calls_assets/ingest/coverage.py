@@ -1,8 +1,12 @@
-"""The proof of completeness: every id between a day's first and last is stored, missing or quarantined."""
+"""The proof of completeness: every id that may belong to a day is stored, missing or quarantined.
+
+That is every id between the last call before the day and the first call after it: an id without an answer at the
+day's edge may be one of its calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo
@@ -12,6 +16,12 @@ from calls_assets.lake import Lake
 
 DISORDER = 100
 """Places by which an id may stand out of the order of starts."""
+
+MARGIN = 2 * DISORDER
+"""Places read beyond a boundary: the boundary found and the calls around it may each be `DISORDER` places off."""
+
+MAX_GAP = 5_000
+"""A hole between two known calls at a day's edge that is read whole; a larger one is taken for a vendor's jump."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +35,7 @@ class Coverage:
         stored: Calls of the day.
         missing: Ids of the range the API does not have.
         quarantined: Ids of the range whose answer broke the contract.
-        unaccounted: Inclusive ranges of ids never answered.
+        unaccounted: Inclusive ranges of ids never answered, those between this day's calls and its neighbours' too.
     """
 
     day: date
@@ -52,40 +62,45 @@ def coverage(lake: Lake, day: date, timezone: ZoneInfo) -> Coverage:
     return coverage_of(Knowledge.of_days(lake, [day], timezone), day)
 
 
-def coverage_of(knowledge: Knowledge, day: date) -> Coverage:
+def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()) -> Coverage:
     """Accounts for the ids of a day from what is known.
 
     A call whose start was corrected into the day from far away counts as stored but does not stretch the range.
+
+    Args:
+        knowledge: What is known of the day and its neighbours.
+        day: The day.
+        failed: Ids asked for in vain: before the first and beyond the last known call nothing else tells of them.
     """
     begin = day_start_us(day, knowledge.timezone)
     end = day_start_us(day + timedelta(days=1), knowledge.timezone)
     ids, starts = knowledge.calls()
     in_day = ids[(starts >= begin) & (starts < end)]
-    quarantined = sum(1 for s in knowledge.known.values() if s.kind is Kind.QUARANTINED and s.day == day)
-    _, low = knowledge.split(begin)
-    high, _ = knowledge.split(end)
-    near = in_day[(in_day >= (low or 0) - 2 * DISORDER) & (in_day <= high + 2 * DISORDER)]
-    if not len(near):
-        return Coverage(
-            day=day,
-            first_id=None,
-            last_id=None,
-            stored=len(in_day),
-            missing=0,
-            quarantined=quarantined,
-            unaccounted=(),
-        )
-    first, last = int(near.min()), int(near.max())
+    before, at_begin = knowledge.split(begin)
+    at_end, after = knowledge.split(end)
+    near = in_day[(in_day >= before - MARGIN) & (in_day <= at_end + MARGIN)]
+    first, last = (int(near.min()), int(near.max())) if len(near) else (None, None)
     known = knowledge.known
-    inside = [known[id_].kind for id_ in range(first, last + 1) if id_ in known]
+    kinds = [known[id_].kind for id_ in range(first, last + 1) if id_ in known] if first and last else []
+    # Where the neighbour is known, the range reaches up to it.
+    low = high = at_end + 1
+    if before:
+        low = before + 1 if at_begin is None or at_begin - before <= MAX_GAP else max(before + 1, at_begin - MARGIN)
+    elif first:
+        low = min((id_ for id_ in failed if id_ < first), default=first)
+    if after is not None and at_end:
+        high = after if after - at_end <= MAX_GAP else min(after, at_end + MARGIN)
+    elif after is None:
+        high = max((id_ + 1 for id_ in failed if id_ > at_end), default=high)
+    low, high = min(low, first or low), max(high, (last or 0) + 1)
     return Coverage(
         day=day,
         first_id=first,
         last_id=last,
         stored=len(in_day),
-        missing=inside.count(Kind.MISSING),
-        quarantined=quarantined,
-        unaccounted=tuple(to_ranges(id_ for id_ in range(first, last + 1) if id_ not in known)),
+        missing=kinds.count(Kind.MISSING),
+        quarantined=sum(1 for s in known.values() if s.kind is Kind.QUARANTINED and s.day == day),
+        unaccounted=tuple(to_ranges(id_ for id_ in range(low, high) if id_ not in known)),
     )
 
 

@@ -10,15 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from calls_assets.ingest.coverage import DISORDER
+from calls_assets.ingest.coverage import DISORDER, MARGIN, MAX_GAP
 from calls_assets.ingest.knowledge import Kind, Knowledge, to_us
 from calls_assets.ingest.plan import passed_rung
-
-MARGIN = 2 * DISORDER
-"""Places read beyond a boundary: the boundary found and the calls around it may each be `DISORDER` places off."""
-
-MAX_GAP = 5_000
-"""A hole between two known calls at a day's edge that is read whole; a larger one is taken for a vendor's jump."""
 
 _SINGLE_STEPS = 16
 _MINUTE_US = 60_000_000

@@ -10,7 +10,7 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
@@ -292,7 +292,8 @@ class _Sweep:
         await self._fetch(sorted(second_round))
         await self.land()
         for day in days:
-            self._coverage[day] = coverage_of(self.knowledge, day)
+            found_here = coverage_of(self.knowledge, day, failed=self._failed)
+            self._coverage[day] = found_here if self._options.id_scan else replace(found_here, unaccounted=())
 
     async def locate(self, days: list[date], *, wide: bool) -> tuple[int, int] | None:
         """Finds the id range of consecutive days; None when the account has none or may not be scanned."""

@@ -1,0 +1,240 @@
+"""What runs of the assets do and report, against a vendor over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from calls_assets.lake import DAILY_TABLES, Lake
+from calls_assets.settings import Settings
+from calls_assets.simulator import serve
+from calls_assets_tests.defs.scripted import ScriptedVendor, run
+from calls_assets_tests.e2e.running import TOKEN, read_rows
+
+MONDAY = date(2025, 6, 2)
+TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
+DAYS = [MONDAY, TUESDAY, WEDNESDAY]
+CALLS = 20
+
+
+def at(day: date, hour: int = 0) -> datetime:
+    """Gives an hour of a day in UTC."""
+    return datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
+
+
+@pytest.fixture
+def script() -> ScriptedVendor:
+    """Gives an account with twenty calls on each of three days, and two ids missing after each day."""
+    script = ScriptedVendor()
+    for number, day in enumerate(DAYS):
+        script.add_day(100 + number * (CALLS + 2), CALLS, at(day))
+    return script
+
+
+@pytest.fixture
+def settings(tmp_path: Path, script: ScriptedVendor) -> Iterator[Settings]:
+    """Gives the settings of a fresh deployment on that account."""
+    with serve(script.app()) as server:
+        yield Settings(
+            data_dir=tmp_path / "lake",
+            start_date=date(2025, 1, 1),
+            api_base_url=server.url,
+            api_token=TOKEN,
+            requests_per_second=5_000,
+            max_attempts=1,
+        )
+
+
+def shown_calls(settings: Settings, day: date) -> list[int]:
+    """Lists the ids that the calls table of a day shows."""
+    return [row["call_id"] for row in read_rows(settings.data_dir, "calls", day)]
+
+
+def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """One event per asset and day, checks by day, figures without content; agents once."""
+    ran = run(settings, instance, MONDAY, WEDNESDAY)
+    assert ran.success
+    expected = {(name, day.isoformat()) for name in ("call_records", *DAILY_TABLES) for day in DAYS}
+    assert set(ran.materialized) == {*expected, ("agents", None)}
+    assert len(ran.materialized) == len(expected) + 1
+    assert not ran.failed_checks
+    assert {("every_id_is_accounted_for", d.isoformat()) for d in DAYS} <= ran.passed_checks
+    assert {("one_row_per_call", d.isoformat()) for d in DAYS} <= ran.passed_checks
+    figures = ran.metadata["call_records", TUESDAY.isoformat()]
+    assert figures["dagster/partition_row_count"] == CALLS
+    assert (figures["first id"], figures["unaccounted ids"]) == (122, 0)
+    for day in DAYS:
+        assert len(shown_calls(settings, day)) == CALLS
+
+
+def test_single_ids_that_fail_fail_the_check_and_not_the_run(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """The day is published without them, the check names them, and the next sweep asks for just those."""
+    script.failing = {130}
+    ran = run(settings, instance, MONDAY, WEDNESDAY)
+    assert ran.success
+    assert ran.failed_checks == {("every_id_is_accounted_for", TUESDAY.isoformat())}
+    assert "1 ids had no answer" in ran.log
+    assert "130" in ran.log
+    assert len(shown_calls(settings, TUESDAY)) == CALLS - 1
+    script.failing = set()
+    script.asked.clear()
+    again = run(settings, instance, TUESDAY)
+    assert again.success
+    assert not again.failed_checks
+    assert dict(script.asked) == {130: 1}
+    assert len(shown_calls(settings, TUESDAY)) == CALLS
+
+
+def test_many_failing_ids_fail_the_run_and_keep_the_days_done(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """Complete days get their event before the failure; the tables are not touched; nothing is asked twice later."""
+    script.failing = set(range(145, 164))
+    ran = run(settings, instance, MONDAY, WEDNESDAY)
+    assert not ran.success
+    assert "19 of" in ran.failure
+    assert "(first: 145, 146, " in ran.failure
+    assert sorted(ran.materialized) == [("call_records", MONDAY.isoformat()), ("call_records", TUESDAY.isoformat())]
+    failing, script.failing = script.failing, set()
+    script.asked.clear()
+    again = run(settings, instance, MONDAY, WEDNESDAY)
+    assert again.success
+    assert failing <= set(script.asked)
+    assert min(script.asked) == 145  # the others are beyond the end, which has moved
+    assert len(shown_calls(settings, WEDNESDAY)) == CALLS
+
+
+def test_a_refused_token_ends_the_run_in_one_line(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """No retries, no secret in the message, nothing written to the tables."""
+    ran = run(replace(settings, api_token="canary-token"), instance, MONDAY)
+    assert not ran.success
+    assert "denied access" in ran.failure
+    assert "\n" not in ran.failure
+    assert "canary-token" not in ran.log + ran.failure
+    assert not ran.materialized
+    assert not script.asked
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"api_base_url": None}, "CALLS_API_BASE_URL is not set"),
+        ({"api_token": None}, "neither CALLS_API_TOKEN nor CALLS_API_TOKEN_FILE is set"),
+        ({"api_token": None, "api_token_file": Path("gone")}, "the token file gone cannot be read: no such file or directory"),
+    ],
+)
+def test_missing_settings_end_the_run_in_one_line(
+    settings: Settings, instance: dg.DagsterInstance, change: dict[str, Any], reason: str
+) -> None:
+    """Definitions load without an API; a sweep says what is missing."""
+    ran = run(replace(settings, **change), instance, MONDAY)
+    assert not ran.success
+    assert reason in ran.failure
+    assert "\n" not in ran.failure
+
+
+def test_a_lake_of_another_source_is_refused(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Calls of two accounts never mix."""
+    assert run(settings, instance, MONDAY).success
+    before = shown_calls(settings, MONDAY)
+    ran = run(replace(settings, api_base_url="http://127.0.0.1:9"), instance, MONDAY)
+    assert not ran.success
+    assert "filled from" in ran.failure
+    assert shown_calls(settings, MONDAY) == before
+
+
+def test_a_call_that_moves_is_shown_in_one_day(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """A sweep of its old day finds it elsewhere now: the other day's tables are made again in the same run."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    script.add(105, at(WEDNESDAY, 12))
+    ran = run(settings, instance, MONDAY, reread_final=True)
+    assert ran.success
+    assert ("calls", WEDNESDAY.isoformat()) in ran.materialized
+    assert 105 not in shown_calls(settings, MONDAY)
+    assert 105 in shown_calls(settings, WEDNESDAY)
+    changes = read_rows(settings.data_dir, "call_changes", WEDNESDAY)
+    assert {(row["call_id"], row["field"]) for row in changes} == {(105, "started_at")}
+
+
+def test_final_calls_are_asked_for_again_on_request_only(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """Repeating a sweep costs nothing; `reread_final` reads the whole day again and shows what was corrected."""
+    assert run(settings, instance, MONDAY).success
+    script.asked.clear()
+    assert run(settings, instance, MONDAY).success
+    assert not script.asked
+    script.add(105, at(MONDAY, 2), tags=["corrected"])
+    assert run(settings, instance, MONDAY, reread_final=True).success
+    assert set(range(100, 100 + CALLS)) <= set(script.asked)
+    assert set(script.asked.values()) == {1}
+    (row,) = (row for row in read_rows(settings.data_dir, "calls", MONDAY) if row["call_id"] == 105)
+    assert (row["tags"], row["read_count"]) == (["corrected"], 2)
+
+
+def test_a_damaged_raw_file_is_named_asked_for_again_and_set_aside(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """The others are used; afterwards the day is whole and the damaged bytes are still there for a look."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    whole = shown_calls(settings, TUESDAY)
+    (segment,) = Lake.open(settings.data_dir).segments(TUESDAY)
+    path = settings.data_dir / segment.key
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+    script.asked.clear()
+    ran = run(settings, instance, MONDAY, WEDNESDAY)
+    assert ran.success
+    assert segment.key in ran.log
+    assert "the other files are used" in ran.log
+    assert shown_calls(settings, TUESDAY) == whole
+    assert set(script.asked) <= set(range(segment.lowest_id, segment.highest_id + 1))
+    assert not path.exists()
+    assert path.with_name(path.name + ".damaged").read_bytes() == damaged
+
+
+def test_a_rebuild_needs_no_api(settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor) -> None:
+    """Tables deleted by accident come back from raw, with the same rows; unchanged ones keep their files."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    before = {day: read_rows(settings.data_dir, "calls", day) for day in DAYS}
+    kept = (settings.data_dir / f"tables/call_agents/call_date={MONDAY}/call_agents.parquet").stat()
+    for day in DAYS:
+        (settings.data_dir / f"tables/calls/call_date={day}/calls.parquet").unlink()
+    script.asked.clear()
+    ran = run(replace(settings, api_base_url=None, api_token=None), instance, MONDAY, WEDNESDAY, job_name="rebuild_job")
+    assert ran.success
+    assert {day: read_rows(settings.data_dir, "calls", day) for day in DAYS} == before
+    assert not script.asked
+    assert (settings.data_dir / f"tables/call_agents/call_date={MONDAY}/call_agents.parquet").stat() == kept
+
+
+def test_a_day_without_calls_has_empty_tables(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Between calls and beyond them."""
+    ran = run(settings, instance, date(2025, 5, 1))
+    assert ran.success
+    assert not ran.failed_checks
+    assert shown_calls(settings, date(2025, 5, 1)) == []
+
+
+def test_a_quarantined_answer_is_counted_and_left_out(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """A body that breaks the contract fails its check only."""
+    script.calls[125] = {"calls": {"id": 125, "started_at": "soon"}}
+    ran = run(settings, instance, TUESDAY)
+    assert ran.success
+    assert ran.failed_checks == {("quarantine_is_empty", TUESDAY.isoformat())}
+    assert 125 not in shown_calls(settings, TUESDAY)

@@ -1,0 +1,60 @@
+"""Coverage: an id without an answer is always accounted against a day, wherever it stands."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from calls_assets.ingest import SweepFailedError, coverage
+from calls_assets.lake import Lake
+from calls_assets_tests.ingest.model import ModelCall, ModelVendor, run_sweep
+
+ZONE = ZoneInfo("UTC")
+FIRST = date(2025, 3, 3)
+DAYS = [FIRST + timedelta(days=offset) for offset in range(3)]
+PER_DAY = 40
+
+
+def make_vendor(fails: frozenset[int]) -> ModelVendor:
+    """Gives three days of forty calls, ids 1 to 120, seen a month later."""
+    calls = [
+        ModelCall(
+            1 + PER_DAY * number + hour,
+            datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(minutes=30 * hour),
+        )
+        for number, day in enumerate(DAYS)
+        for hour in range(PER_DAY)
+    ]
+    return ModelVendor(calls, datetime(2025, 4, 1, tzinfo=UTC), fails=fails)
+
+
+@pytest.mark.parametrize("failing", [41, 60, 80])
+def test_an_id_that_failed_is_missed_at_the_edges_of_a_day_too(tmp_path: Path, failing: int) -> None:
+    """First, middle and last id of the day: the report and the lake say the same."""
+    vendor = make_vendor(frozenset({failing}))
+    report = run_sweep(tmp_path, vendor, DAYS, ZONE)
+    assert report.failed_ids == (failing,)
+    assert report.coverage[DAYS[1]].unaccounted == ((failing, failing),)
+    assert coverage(Lake.open(tmp_path), DAYS[1], ZONE).unaccounted == ((failing, failing),)
+    vendor.fails = frozenset()
+    assert run_sweep(tmp_path, vendor, [DAYS[1]], ZONE).coverage[DAYS[1]].is_complete
+
+
+def test_an_id_that_failed_before_the_first_call_is_missed(tmp_path: Path) -> None:
+    """It may be the first call of the account."""
+    report = run_sweep(tmp_path, make_vendor(frozenset({1})), DAYS, ZONE)
+    assert report.coverage[DAYS[0]].unaccounted == ((1, 1),)
+
+
+@pytest.mark.parametrize(("first", "last"), [(41, 80), (81, 120)])
+def test_a_day_without_any_answer_is_not_complete(tmp_path: Path, first: int, last: int) -> None:
+    """Between other days and at the end of the account."""
+    vendor = make_vendor(frozenset(range(first, last + 1)))
+    day = DAYS[(first - 1) // PER_DAY]
+    with pytest.raises(SweepFailedError) as caught:
+        run_sweep(tmp_path, vendor, DAYS, ZONE)
+    assert not caught.value.report.coverage[day].is_complete
+    assert caught.value.report.coverage[DAYS[0]].unaccounted in {(), ((41, 80),)}
