@@ -116,7 +116,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     days = _read_days(arguments, settings)
     client = connect(settings)
     lake = Lake.open(settings.data_dir, on_corrupt=_warn_corrupt)
-    lake.bind_source(settings.api_base_url or "")
+    lake.bind(settings.timezone.key, settings.api_base_url)
 
     async def run(client: CallsClient) -> PlanReport:
         async with client:

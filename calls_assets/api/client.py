@@ -206,7 +206,7 @@ class CallsClient:
             call_id: The id, 1 to 2^63-1.
 
         Returns:
-            The answer: 200 with its body, or 404. A 200 that is not JSON even at the last attempt is returned as it is.
+            The answer: 200 with its body, or 404. A 200 without an envelope at the last attempt too is returned as is.
 
         Raises:
             ValueError: The id is out of bounds.
@@ -293,7 +293,7 @@ class CallsClient:
         if body is None:
             return _Failure(f"body larger than {limit} bytes")
         answer = Answer(call_id, self._clock(), 200, body)
-        return answer if _is_json(body) else _Failure("HTTP 200 with a body that is not JSON", answer=answer)
+        return answer if _has_envelope(body) else _Failure("HTTP 200 with a body that holds no call", answer=answer)
 
     def _heed_retry_after(self, response: httpx.Response) -> float:
         """Pauses all tasks for as long as the response asks; gives that time in seconds."""
@@ -491,9 +491,17 @@ async def _drain(response: httpx.Response) -> None:
             await _read_body(response, _DRAIN_BYTES)
 
 
-def _is_json(body: bytes) -> bool:
+class _Envelope(msgspec.Struct, gc=False):
+    calls: msgspec.Raw
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+def _has_envelope(body: bytes) -> bool:
+    """Tells a whole body about calls, right or wrong, from one cut off, an error page or an error told with a 200."""
     try:
-        msgspec.json.decode(body, type=msgspec.Raw)
+        _ENVELOPE.decode(body)
     except RecursionError:
         return True  # grown too deep, but neither cut off nor an error page: asking again would not change it
     except ValueError:

@@ -73,7 +73,7 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
         calls_api: dg.ResourceParam[CallsApi],
         lake_store: dg.ResourceParam[LakeStore],
     ) -> _Events:
-        yield from _sweep_days(context, config, calls_api, lake_store)
+        yield from _sweep_days(context, config, calls_api, lake_store, partitions)
 
     @dg.multi_asset(
         specs=[
@@ -113,7 +113,7 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
         context: dg.AssetExecutionContext, lake_store: dg.ResourceParam[LakeStore]
     ) -> dg.MaterializeResult[None]:
         try:
-            count = publish_agents(_open(context, lake_store, []))
+            count = publish_agents(lake_store.open())
         except LakeError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
         return dg.MaterializeResult(metadata={"dagster/row_count": count})
@@ -121,24 +121,31 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
     return [call_records, tables, agents]
 
 
-def _open(context: dg.AssetExecutionContext, store: LakeStore, damaged: list[CorruptFileError]) -> Lake:
-    def tell(error: CorruptFileError) -> None:
-        if error.key not in {known.key for known in damaged}:
-            damaged.append(error)
+def _sweep_days(
+    context: dg.AssetExecutionContext,
+    config: SweepConfig,
+    api: CallsApi,
+    store: LakeStore,
+    partitions: dg.DailyPartitionsDefinition,
+) -> _Events:
+    """Sweeps the run's days.
+
+    When the sweep fails, each day that is complete in raw gets its event all the same, and the tables are made here:
+    Dagster skips the steps after a failed one.
+    """
+    days = to_days(context.partition_keys)
+    damaged: dict[str, CorruptFileError] = {}
+    failure: str | None = None
+
+    def note(error: CorruptFileError) -> None:
+        if error.key not in damaged:
+            damaged[error.key] = error
             context.log.warning(f"{error}; the other files are used")
 
-    return store.open(tell)
-
-
-def _sweep_days(context: dg.AssetExecutionContext, config: SweepConfig, api: CallsApi, store: LakeStore) -> _Events:
-    """Sweeps the run's days; each day that is complete in raw gets its own event, also when the sweep fails."""
-    days = to_days(context.partition_keys)
-    damaged: list[CorruptFileError] = []
-    failure: str | None = None
     try:
         client = api.connect()
-        lake = _open(context, store, damaged)
-        lake.bind_source(api.settings.api_base_url or "")
+        lake = store.open(note)
+        lake.bind(api.settings.timezone.key, api.settings.api_base_url)
 
         async def run() -> SweepReport:
             async with client:
@@ -158,10 +165,10 @@ def _sweep_days(context: dg.AssetExecutionContext, config: SweepConfig, api: Cal
         report, failure = error.report, str(error)
     except (PermanentError, LakeError, SettingsError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    for file in damaged:
+    for key in damaged:
         # What it held was asked for again, as far as it belonged to the days of this run.
-        if failure is None and any(f"call_date={day}/" in file.key for day in days):
-            lake.set_aside(file.key)
+        if failure is None and api.settings.id_scan and any(f"call_date={day}/" in key for day in days):
+            lake.set_aside(key)
     for day in sorted(report.touched_days):
         lake.compact(day)
     if report.failed_ids:
@@ -176,6 +183,7 @@ def _sweep_days(context: dg.AssetExecutionContext, config: SweepConfig, api: Cal
         elif report.coverage[day].is_complete:
             yield dg.AssetMaterialization("call_records", partition=day.isoformat(), metadata=metadata)
     if failure is not None:
+        yield from _publish_from_outside(context, lake, api.settings, partitions, sorted({*days, *lake.stale_days()}))
         raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
     yield dg.MaterializeResult(asset_key="call_records")
     yield from report_checks(
@@ -193,39 +201,63 @@ def _publish_days(
 ) -> _Events:
     """Makes the tables of the run's days, and of published days whose raw has changed since."""
     days = to_days(context.partition_keys)
-    damaged: list[CorruptFileError] = []
-    try:
-        lake = _open(context, store, damaged)
-        stale = [day for day in lake.stale_days() if day not in days]
-    except LakeError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None
     selected = [name for name in DAILY_TABLES if dg.AssetKey(name) in context.selected_asset_keys]
     counts: dict[date, dict[str, int]] = {}
     failures: list[str] = []
-    for day in [*days, *stale]:
-        names = selected if day in days else DAILY_TABLES
-        damaged.clear()
+    try:
+        lake = store.open()
+        stale = [day for day in lake.stale_days() if day not in days]
+    except LakeError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    for day in days:
         try:
-            report = publish_day(
-                lake, day, timezone=api.settings.timezone, reread_after=api.settings.reread_after, names=names
-            )
+            counts[day] = _publish(context, lake, api.settings, day, selected)
         except LakeError as error:
-            failures.append(f"{day}: {error}")
-            context.log.warning(failures[-1])
-            continue
-        counts[day] = report.row_counts
-        replaced = ", ".join(sorted(report.replaced)) or "no table"
-        context.log.info(f"{day}: {report.row_counts.get('calls', 0):,} calls; replaced {replaced}")
-    for day in stale:
-        if day in counts and partitions.has_partition_key(day.isoformat()):
-            for name in DAILY_TABLES:
-                context.log_event(_materialized(name, day, counts[day][name]))
+            failures.append(_explain(error, day))
+    yield from _publish_from_outside(context, lake, api.settings, partitions, stale)
     if failures:
         for day in days:
             for name in selected if day in counts else []:
                 yield _materialized(name, day, counts[day][name])
         raise dg.Failure(description="; ".join(failures), allow_retries=False)
     yield from _report_tables(context, lake, days, selected, counts)
+
+
+def _publish(
+    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, day: date, names: Sequence[str]
+) -> dict[str, int]:
+    report = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after, names=names)
+    replaced = ", ".join(sorted(report.replaced)) or "no table"
+    context.log.info(f"{day}: {report.row_counts.get('calls', 0):,} calls; replaced {replaced}")
+    return report.row_counts
+
+
+def _publish_from_outside(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    settings: Settings,
+    partitions: dg.DailyPartitionsDefinition,
+    days: Sequence[date],
+) -> Iterator[dg.AssetMaterialization]:
+    """Makes all tables of days beside the run's own outputs; a day that cannot be made is left to its own run."""
+    for day in days:
+        try:
+            counts = _publish(context, lake, settings, day, DAILY_TABLES)
+        except LakeError as error:
+            context.log.warning(_explain(error, day))
+            continue
+        if partitions.has_partition_key(day.isoformat()):
+            for name in DAILY_TABLES:
+                yield _materialized(name, day, counts[name])
+
+
+def _explain(error: LakeError, day: date) -> str:
+    if isinstance(error, CorruptFileError):
+        return (
+            f"{day}: {error.key} is damaged ({error.reason}), so the tables stay as they were: "
+            "materialize call_records for this day, which asks for its ids again"
+        )
+    return f"{day}: {error}"
 
 
 def _materialized(name: str, day: date, count: int) -> dg.AssetMaterialization:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from calls_assets.defs.metadata import list_ranges
 from calls_assets.ingest import Coverage, SweepOptions, overdue_count
-from calls_assets.lake import DAILY_TABLES, Lake
+from calls_assets.lake import DAILY_TABLES, Lake, LakeError
 
 OVERDUE_AFTER = timedelta(days=1)
 """The nightly schedule reads what is due within a day."""
@@ -103,6 +103,14 @@ def check_records(
 
 def check_table(lake: Lake, name: str, day: date) -> CheckOutcome:
     """Evaluates the check of a table for a day."""
+    check = _CALL_CHECK if name == "calls" else _CHILD_CHECK
+    try:
+        return _check_table(lake, name, day)
+    except LakeError as error:
+        return CheckOutcome(name, check, False, dg.AssetCheckSeverity.ERROR, str(error))
+
+
+def _check_table(lake: Lake, name: str, day: date) -> CheckOutcome:
     ids = _read_ids(lake, name, day)
     if name == "calls":
         beside = [_read_ids(lake, name, day + timedelta(days=offset)) for offset in (-1, 1)]

@@ -58,13 +58,15 @@ class LakeStore:
 
     settings: Settings
 
-    def open(self, on_corrupt: Callable[[CorruptFileError], None]) -> Lake:
-        """Opens the lake.
+    def open(self, on_corrupt: Callable[[CorruptFileError], None] | None = None) -> Lake:
+        """Opens the lake, and compares its time zone with the settings'.
 
         Args:
-            on_corrupt: Told of damaged raw files, which are left out.
+            on_corrupt: Told of damaged raw files, which are left out; None lets reading them fail.
 
         Raises:
-            LakeError: The directory cannot be used.
+            LakeError: The directory cannot be used, or has days of another zone.
         """
-        return Lake.open(self.settings.data_dir, on_corrupt=on_corrupt)
+        lake = Lake.open(self.settings.data_dir, on_corrupt=on_corrupt)
+        lake.bind(self.settings.timezone.key)
+        return lake

@@ -23,9 +23,9 @@ CATCH_UP_DAYS = 31
 
 
 def days_behind(lake: Lake, today: date, first_day: date) -> list[date]:
-    """Lists the days from the last stored one to today, rising; at most a month of them."""
-    last_stored = max((segment.day for segment in lake.segments() if segment.day <= today), default=today)
-    first = max(last_stored, first_day, today - timedelta(days=CATCH_UP_DAYS))
+    """Lists the days from the last one with tables to today, rising; at most a month of them."""
+    last = max((day for day in lake.published_days() if day <= today), default=today)
+    first = max(last, first_day, today - timedelta(days=CATCH_UP_DAYS))
     return [first + timedelta(days=offset) for offset in range((today - first).days + 1)]
 
 

@@ -90,4 +90,4 @@ def publish_agents(lake: Lake) -> int:
 
 
 def _list_sources(lake: Lake) -> list[StoredFile]:
-    return [file for name in ("calls", "call_agents") for file in lake.storage.list(f"{TABLES_PREFIX}{name}/")]
+    return [file for name in ("calls", "call_agents") for file in lake.list_files(f"{TABLES_PREFIX}{name}/")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -76,6 +76,9 @@ class Knowledge:
         self.loaded_days: set[date] = set()
         self.highest = 0
         """The highest id known to exist; 0 when none is."""
+        self._places: dict[int, dict[date, Known]] = {}
+        """Newest read by day, of the ids that are stored in several days or in another than they start in."""
+        self._bounds: dict[date, tuple[int, int]] = {}
         self._starts: dict[int, int] = {}
         self._sorted: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -124,7 +127,34 @@ class Knowledge:
                 state = Known(Kind.QUARANTINED, 0, False, read_us, day)
             else:
                 state = Known(Kind.CALL, started_us, bool(is_ended), read_us, day)
+            self._note_place(id_, state)
             self._keep_newest(id_, state)
+
+    def _note_place(self, id_: int, state: Known) -> None:
+        held = self.known.get(id_)
+        if held is not None or (state.kind is Kind.CALL and not self._is_home(state)):
+            places = self._places.setdefault(id_, {held.day: held} if held else {})
+            places[state.day] = state
+
+    def strays(self, days: Collection[date]) -> list[int]:
+        """Lists the ids of some stored days that are stored in several, or in another than they start in."""
+        return sorted(id_ for id_, places in self._places.items() if not places.keys().isdisjoint(days))
+
+    def find_missing_copies(self, id_: int) -> list[tuple[date, date]]:
+        """Tells where an id's newest read stands and where it is missing.
+
+        It belongs in the day the call starts in, and in every day that would show the call otherwise. Ask before
+        answers of the running sweep are added, and with every day loaded that may hold the id.
+        """
+        places = self._places[id_]
+        newest = max(places.values(), key=lambda state: state.read_us)
+        if newest.kind is not Kind.CALL:
+            return []
+        wanted = {day_of(newest.started_us, self.timezone)}
+        wanted |= {day for day, state in places.items() if state.kind is Kind.CALL and self._is_home(state)}
+        return [
+            (newest.day, day) for day in sorted(wanted) if day not in places or places[day].read_us < newest.read_us
+        ]
 
     def file_under(self, id_: int, day: date) -> None:
         """Corrects the day an undated answer is stored in."""
@@ -149,7 +179,11 @@ class Knowledge:
                 self.highest = max(self.highest, id_)
 
     def _is_home(self, state: Known) -> bool:
-        return state.kind is Kind.CALL and day_of(state.started_us, self.timezone) == state.day
+        if state.day not in self._bounds:
+            begin, end = (day_start_us(state.day + timedelta(days=step), self.timezone) for step in (0, 1))
+            self._bounds[state.day] = begin, end
+        begin, end = self._bounds[state.day]
+        return state.kind is Kind.CALL and begin <= state.started_us < end
 
     def calls(self) -> tuple[np.ndarray, np.ndarray]:
         """Gives ids (rising) and starts of all known calls, as two int64 arrays of equal length."""

@@ -231,12 +231,49 @@ def _group(days: Sequence[date]) -> list[list[date]]:
 @dataclass
 class _Progress:
     total: int
-    retries: int
-    failed: int = 0
     done: int = 0
     began: float = field(default_factory=time.monotonic)
     logged: float = field(default_factory=time.monotonic)
-    answered: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class _Silence:
+    """How long no answer has come, over all of a sweep's requests; time between requests does not count.
+
+    Attributes:
+        seconds: Waited since the last answer.
+        unpaused_seconds: The same without the pauses the API asked for.
+        in_vain: Whether an attempt failed since.
+    """
+
+    seconds: float = 0.0
+    unpaused_seconds: float = 0.0
+    in_vain: bool = False
+    _looked: float = field(default_factory=time.monotonic)
+
+    def resume(self) -> None:
+        """Counts from now on."""
+        self._looked = time.monotonic()
+
+    def end(self) -> None:
+        """Takes note of an answer."""
+        self.seconds = self.unpaused_seconds = 0.0
+        self.in_vain = False
+        self.resume()
+
+    def check(self, *, is_paused: bool) -> None:
+        """Counts up to now.
+
+        Raises:
+            _NoAnswerError: It has lasted too long.
+        """
+        before = self._looked
+        self.resume()
+        self.seconds += self._looked - before
+        self.unpaused_seconds += 0.0 if is_paused else self._looked - before
+        is_over = self.unpaused_seconds >= GIVE_UP_SECONDS or self.seconds >= GIVE_UP_PAUSED_SECONDS
+        if self.in_vain and is_over:
+            raise _NoAnswerError(f"no answer for {self.seconds:.0f} s")
 
 
 class _NoAnswerError(Exception):
@@ -268,6 +305,7 @@ class _Sweep:
         self._touched: set[date] = set()
         self._moved: dict[tuple[date, date], set[int]] = {}
         self._failed: set[int] = set()
+        self._silence = _Silence()
         self._landed = self._missing = self._quarantined = 0
         self._coverage: dict[date, Coverage] = {}
 
@@ -300,9 +338,10 @@ class _Sweep:
         self._days = days
         zone = self._options.timezone
         self.knowledge = await asyncio.to_thread(Knowledge.of_days, self._lake, days, zone)
+        self._segments = self._lake.segments()
+        await self._copy_strays(set(days))
         if not self._options.id_scan:
             return None
-        self._segments = self._lake.segments()
         locator = Locator(
             self.knowledge, self._ask_unknown, self._ask_missing, now=self._now, rungs_us=self._options.rungs_us
         )
@@ -323,6 +362,17 @@ class _Sweep:
         if found:
             await asyncio.to_thread(self.knowledge.load_range, self._lake, self._segments, *found)
         return found
+
+    async def _copy_strays(self, days: set[date]) -> None:
+        """Completes what a crash interrupted: a read that is to stand in two days and stands in one."""
+        missing: dict[tuple[date, date], set[int]] = {}
+        for id_ in self.knowledge.strays(days):
+            self.knowledge.load_range(self._lake, self._segments, id_, id_)
+            for source, target in self.knowledge.find_missing_copies(id_):
+                missing.setdefault((source, target), set()).add(id_)
+        for (source, target), ids in sorted(missing.items()):
+            await asyncio.to_thread(self._lake.copy_reads, ids, source, target)
+            self._touched.add(target)
 
     def _due(self, days: list[date], span: tuple[int, int], *, reread_final: bool = False) -> Iterator[int]:
         return due_ids(
@@ -372,8 +422,9 @@ class _Sweep:
         if not wanted:
             return
         self.requested += len(wanted)
-        progress = _Progress(total=len(wanted), retries=self._client.stats.retries)
+        progress = _Progress(total=len(wanted))
         queue = iter(wanted)
+        self._silence.resume()
 
         async def work() -> None:
             for id_ in queue:
@@ -381,10 +432,10 @@ class _Sweep:
                     answer = await self._client.fetch(id_)
                 except TransientError:
                     self._failed.add(id_)
-                    progress.failed += 1
+                    self._silence.in_vain = True
+                    self._silence.check(is_paused=self._client.is_paused)
                 else:
-                    progress.answered = time.monotonic()
-                    progress.retries = self._client.stats.retries
+                    self._silence.end()
                     self._take(answer)
                 progress.done += 1
                 await self._keep_house(progress)
@@ -406,17 +457,13 @@ class _Sweep:
 
     async def _watch(self, progress: _Progress) -> None:
         """Lands and reports while answers are slow to come, and gives up when none comes at all."""
-        waited = 0.0
+        retries = self._client.stats.retries
         while True:
-            answered = progress.answered
             await asyncio.sleep(1)
             await self._keep_house(progress)
-            waited = 0.0 if progress.answered != answered else waited + (not self._client.is_paused)
-            is_trying_in_vain = self._client.stats.retries > progress.retries or progress.failed
-            if is_trying_in_vain and (
-                waited >= GIVE_UP_SECONDS or time.monotonic() - progress.answered >= GIVE_UP_PAUSED_SECONDS
-            ):
-                raise _NoAnswerError(f"no answer for {time.monotonic() - progress.answered:.0f} s")
+            self._silence.in_vain |= self._client.stats.retries > retries
+            retries = self._client.stats.retries
+            self._silence.check(is_paused=self._client.is_paused)
 
     async def _keep_house(self, progress: _Progress) -> None:
         moment = time.monotonic()
@@ -490,13 +537,18 @@ class _Sweep:
         """Stores the buffered answers: one durable segment per day."""
         async with self._landing:
             buffer, self._buffer = self._buffer, []
+            moved, self._moved = self._moved, {}
             try:
-                await self._store(buffer)
+                await self._store(buffer, moved)
             except BaseException:
                 self._buffer = buffer + self._buffer
+                for pair, ids in moved.items():
+                    self._moved.setdefault(pair, set()).update(ids)
                 raise
 
-    async def _store(self, buffer: list[tuple[frozenset[date], Read]]) -> None:
+    async def _store(
+        self, buffer: list[tuple[frozenset[date], Read]], moved: dict[tuple[date, date], set[int]]
+    ) -> None:
         by_day: dict[date, list[Read]] = {}
         for days, read in buffer:
             if not days:
@@ -504,7 +556,6 @@ class _Sweep:
                 self.knowledge.file_under(read.call_id, home)
             for day in days or {home}:
                 by_day.setdefault(day, []).append(read)
-        moved, self._moved = self._moved, {}
         for (source, target), ids in sorted(moved.items()):
             await asyncio.to_thread(self._lake.copy_reads, ids, source, target)
         for day, reads in sorted(by_day.items()):

@@ -2,6 +2,7 @@
 
 from calls_assets.lake.errors import CorruptFileError, LakeError
 from calls_assets.lake.lake import TABLES_PREFIX, Lake, Published, RawDay, Segment
+from calls_assets.lake.mart_schemas import DATASETS, MARTS
 from calls_assets.lake.raw import Read
 from calls_assets.lake.schemas import CALL_RECORDS, DAILY_TABLES, TABLES, Table, describe
 from calls_assets.lake.storage import LocalStorage, Storage, StoredFile
@@ -10,6 +11,8 @@ from calls_assets.lake.verify import Finding, verify
 __all__ = [
     "CALL_RECORDS",
     "DAILY_TABLES",
+    "DATASETS",
+    "MARTS",
     "TABLES",
     "TABLES_PREFIX",
     "CorruptFileError",

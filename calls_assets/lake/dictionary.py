@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from calls_assets.lake.mart_schemas import MARTS
 from calls_assets.lake.schemas import CALL_RECORDS, TABLES, Table, describe
 
 _ORDER = (
@@ -36,14 +37,38 @@ Ids are 64-bit integers, instants are UTC with microseconds, durations are whole
 not say**; a column marked "never NULL" always has a value.
 """
 
-_LIMITS = """\
-## What cannot be computed from this source
+_MARTS_PREFACE = """\
+# Marts
 
-- **The wait in the queue**, **the end of a call** and **abandonment** are not in the record that the API gives:
-  `waiting_seconds`, `ended_at` and `is_abandoned` are NULL unless a webhook delivered them. `duration_seconds -
-  talk_time_seconds` is not the wait (the two are equal on answered calls) and `started_at + duration_seconds` is not
-  the end.
-- **Hold time, after-call work and occupancy** of agents: the vendor's record has none of them.
+KPIs by day, `{CALLS_DATA_DIR}/marts/<mart>/call_date=YYYY-MM-DD/<mart>.parquet`, made from the tables above by
+`calls_assets/marts/<mart>.sql`. Counts and seconds add up over any rows. A ratio does not: add up its numerator and its
+denominator, which are columns of the same mart, and divide. A ratio is NULL when its denominator is 0. In formulas n(…)
+counts calls (in `agent_days` legs), ∧ is "and", ¬ "not"; a condition on a value the vendor did not tell does not hold.
+**Trust** says how sure it is that a figure means what its name says.
+"""
+
+_LIMITS = """\
+# What cannot be computed from this source
+
+No column has these, and none should be made up from others:
+
+- **Waits, ASA, abandonment, the end of a call**: the record that the API gives has none of them. `waiting_seconds`,
+  `is_abandoned` and `ended_at` are NULL unless a webhook delivered them, and so are the measures made of them. Without
+  it `unanswered_calls` is an upper bound of abandoned calls.
+- **`duration_seconds - talk_time_seconds` is not the wait**: the vendor's duration is connected time and the wait comes
+  before it. In a call of 25 seconds by the clock the vendor gave duration 5, talk time 5 and (by webhook) wait 18. So
+  where the two differ it may be hold or voice menu, never the wait, and `started_at + duration_seconds` is not the end.
+- **Time to the first agent leg as a stand-in for ASA**: whether a leg's start is its ringing or its answer is not told.
+- **Hold time and after-call work**: not in the record, so average handle time cannot be had; `mean_talk_seconds` is its
+  lower part.
+- **Occupancy, utilisation, adherence, log-in and break time**: these need the agents' status over time; calls alone do
+  not tell what agents did between them.
+- **Service level for another threshold**: the vendor says whether its own was met, not after how many seconds. For the
+  same reason a service level without short abandons cannot be had.
+- **First-contact resolution**: `is_resolved_without_repeat` is a stand-in. It does not know of other channels, nor of
+  several people behind one number.
+- **Customer satisfaction, right-party contacts, conversions**: nothing in the record means these; dispositions are free
+  text, give them your own meaning.
 """
 
 
@@ -53,6 +78,8 @@ def render_data_dictionary() -> str:
     parts = [
         _PREFACE,
         *("\n".join(_render(table)) for table in tables),
+        _MARTS_PREFACE,
+        *("\n".join(_render(mart)) for mart in MARTS.values()),
         _LIMITS,
         "\n".join(_render(CALL_RECORDS, raw=True)),
     ]
@@ -69,7 +96,7 @@ def _render(table: Table, *, raw: bool = False) -> Iterator[str]:
         yield f"Files: `raw/{table.name}/call_date=YYYY-MM-DD/<segment>.parquet`. A newer answer wins."
     else:
         place = f"call_date=YYYY-MM-DD/{table.name}" if table.is_daily else table.name
-        yield f"Key: {keys}. Order: {order}. Files: `tables/{table.name}/{place}.parquet`."
+        yield f"Key: {keys}. Order: {order}. Files: `{table.tree}/{table.name}/{place}.parquet`."
     yield ""
     yield "| Column | Type | Meaning |"
     yield "| --- | --- | --- |"

@@ -3,9 +3,10 @@
 What belongs here: names of files, writing, reading, compaction. What stays out: what the vendor's bodies mean (`api`,
 `derive`) and which ids to ask for (`ingest`).
 
-    lake.json                                                            the source it is filled from
+    lake.json                                                            source and time zone of the days
     raw/call_records/call_date=D/<uuid7>_<lowest id>_<highest id>.parquet  segments
     tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
+    marts/<mart>/call_date=D/<mart>.parquet
     published/D.json                                                     which raw the tables of D show
 """
 
@@ -26,9 +27,10 @@ import uuid6
 
 from calls_assets.lake import parquet
 from calls_assets.lake.errors import CorruptFileError, LakeError
+from calls_assets.lake.mart_schemas import DATASETS
 from calls_assets.lake.raw import Read, merge_rows, reads_to_rows, rows_to_newest, rows_to_versions
-from calls_assets.lake.schemas import CALL_RECORDS, INDEX, INSTANT, TABLES
-from calls_assets.lake.storage import LocalStorage, Storage
+from calls_assets.lake.schemas import CALL_RECORDS, INDEX, INSTANT
+from calls_assets.lake.storage import LocalStorage, Storage, StoredFile
 
 RAW_PREFIX = "raw/call_records/"
 TABLES_PREFIX = "tables/"
@@ -103,12 +105,12 @@ class Lake:
         on_corrupt: Called for a damaged segment, which is then left out of what is read; raises by default.
     """
 
-    def __init__(self, storage: Storage, *, on_corrupt: Callable[[CorruptFileError], None] = _raise_corrupt) -> None:
+    def __init__(self, storage: Storage, *, on_corrupt: Callable[[CorruptFileError], None] | None = None) -> None:
         self.storage = storage
-        self._on_corrupt = on_corrupt
+        self._on_corrupt = on_corrupt or _raise_corrupt
 
     @classmethod
-    def open(cls, data_dir: Path, *, on_corrupt: Callable[[CorruptFileError], None] = _raise_corrupt) -> Lake:
+    def open(cls, data_dir: Path, *, on_corrupt: Callable[[CorruptFileError], None] | None = None) -> Lake:
         """Opens the lake in a directory, which is created when missing, and removes what dead writers left.
 
         Raises:
@@ -119,29 +121,54 @@ class Lake:
             storage.clean_temporary()
         return cls(storage, on_corrupt=on_corrupt)
 
-    def bind_source(self, base_url: str) -> None:
-        """Remembers where the lake is filled from, the first time, and refuses any other source afterwards.
+    def bind(self, timezone: str, base_url: str | None = None) -> None:
+        """Remembers what the lake is filled from and whose days it has; refuses anything else afterwards.
+
+        Args:
+            timezone: Zone of the days.
+            base_url: The API; None when it is not asked, and then only the zone is compared.
 
         Raises:
-            LakeError: The lake was filled from another source.
+            LakeError: The lake has days of another zone, or was filled from another source.
         """
-        content = json.dumps({"source": base_url}).encode()
+        content = json.dumps({"source": base_url, "timezone": timezone}).encode()
         try:
-            held = self.storage.read(_SOURCE_KEY)
+            held = self._read(_SOURCE_KEY)
         except FileNotFoundError:
+            if base_url is None:
+                return
             with _explained(f"write {_SOURCE_KEY}"), contextlib.suppress(FileExistsError):
                 self.storage.put_new(_SOURCE_KEY, content)
                 return
-            held = self.storage.read(_SOURCE_KEY)
+            held = self._read(_SOURCE_KEY)
         try:
-            source = json.loads(held)["source"]
+            known = json.loads(held)
+            source, zone = known["source"], known["timezone"]
         except (ValueError, KeyError, TypeError):
             raise LakeError(f"{_SOURCE_KEY} is not readable: restore it as {content.decode()}") from None
-        if source != base_url:
+        if zone != timezone:
+            raise LakeError(
+                f"this lake has the days of {zone} and is now asked for days of {timezone}: "
+                "set CALLS_TIMEZONE back, or CALLS_DATA_DIR to a new directory"
+            )
+        if base_url is not None and source != base_url:
             raise LakeError(
                 f"this lake was filled from {source} and is now asked to be filled from {base_url}: "
                 "set CALLS_API_BASE_URL back, or CALLS_DATA_DIR to a new directory"
             )
+
+    def list_files(self, prefix: str) -> list[StoredFile]:
+        """Lists the files below a prefix that ends with `/`.
+
+        Raises:
+            LakeError: They cannot be listed.
+        """
+        with _explained(f"list {prefix}"):
+            return self.storage.list(prefix)
+
+    def _read(self, key: str) -> bytes:
+        with _explained(f"read {key}"):
+            return self.storage.read(key)
 
     # Raw
 
@@ -149,7 +176,7 @@ class Lake:
         """Lists the segments of a day, or of all days, by day and age."""
         prefix = RAW_PREFIX if day is None else f"{RAW_PREFIX}call_date={day}/"
         found = []
-        for key, size, _ in self.storage.list(prefix):
+        for key, size, _ in self.list_files(prefix):
             match = _SEGMENT.fullmatch(key)
             if match:
                 stored_day = date.fromisoformat(match["day"])
@@ -218,7 +245,7 @@ class Lake:
         key = f"{_PUBLISHED_PREFIX}{raw.day}.json"
         data = json.dumps(content).encode()
         with contextlib.suppress(FileNotFoundError):
-            if self.storage.read(key) == data:
+            if self._read(key) == data:
                 return
         with _explained(f"write {key}"):
             self.storage.replace(key, data)
@@ -226,15 +253,21 @@ class Lake:
     def published(self) -> dict[date, Published]:
         """Tells, for every day whose tables were written, which raw they show."""
         found = {}
-        for key, _, _ in self.storage.list(_PUBLISHED_PREFIX):
+        for key, _, _ in self.list_files(_PUBLISHED_PREFIX):
             # A mark that is damaged or just being removed only means that the day is made again.
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                content = json.loads(self.storage.read(key))
+                content = json.loads(self._read(key))
                 instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
                 found[date.fromisoformat(key[len(_PUBLISHED_PREFIX) : -len(".json")])] = Published(
                     frozenset(content["segments"]), instant
                 )
         return found
+
+    def published_days(self) -> list[date]:
+        """Lists the days whose tables were written, by the names of their marks alone."""
+        keys = [key for key, _, _ in self.list_files(_PUBLISHED_PREFIX)]
+        matches = (re.fullmatch(rf"{_PUBLISHED_PREFIX}(\d{{4}}-\d\d-\d\d)\.json", key) for key in keys)
+        return sorted(date.fromisoformat(match[1]) for match in matches if match)
 
     def stale_days(self) -> list[date]:
         """Lists the days whose tables were written and whose raw has changed since."""
@@ -267,9 +300,7 @@ class Lake:
             CorruptFileError: It is damaged.
         """
         names = list(columns or CALL_RECORDS.schema.names)
-        with _explained(f"read {key}"):
-            data = self.storage.read(key)
-        table = parquet.decode(key, data, names)
+        table = parquet.decode(key, self._read(key), names)
         schema = pa.schema([CALL_RECORDS.schema.field(name) for name in names])
         try:
             return table.select(names).cast(schema)
@@ -311,24 +342,21 @@ class Lake:
         """Keeps a damaged segment under another name, out of what is read."""
         with _explained(f"set aside {key}"):
             with contextlib.suppress(FileExistsError):
-                self.storage.put_new(key + SET_ASIDE_SUFFIX, self.storage.read(key))
+                self.storage.put_new(key + SET_ASIDE_SUFFIX, self._read(key))
             self.storage.delete(key)
 
     # Tables
 
     def table_key(self, name: str, day: date | None = None) -> str:
-        """Gives the path of a table's file.
+        """Gives the path of a table's or mart's file.
 
         Raises:
             ValueError: A daily table without a day, or the other way round.
         """
-        if TABLES[name].is_daily != (day is not None):
+        table = DATASETS[name]
+        if table.is_daily != (day is not None):
             raise ValueError(f"table {name} is {'daily' if day is None else 'not daily'}")
-        return (
-            f"{TABLES_PREFIX}{name}/{name}.parquet"
-            if day is None
-            else f"{TABLES_PREFIX}{name}/call_date={day}/{name}.parquet"
-        )
+        return f"{table.tree}/{name}/{'' if day is None else f'call_date={day}/'}{name}.parquet"
 
     def write_table(self, name: str, day: date | None, table: pa.Table) -> bool:
         """Replaces a table's file in one step, unless its rows are the same already.
@@ -344,7 +372,7 @@ class Lake:
         Raises:
             LakeError: The rows break the schema, or cannot be written; the file is as before.
         """
-        schema = TABLES[name].schema
+        schema = DATASETS[name].schema
         key = self.table_key(name, day)
         for field in schema:
             if not field.nullable and field.name in table.column_names and table[field.name].null_count:
@@ -355,7 +383,7 @@ class Lake:
             raise LakeError(f"rows for {key} do not fit its schema: {type(problem).__name__}") from None
         data = parquet.encode(table)
         with contextlib.suppress(FileNotFoundError, CorruptFileError):
-            held = self.storage.read(key)
+            held = self._read(key)
             # The second look is for files of another writer version: other bytes, same rows.
             if held == data or parquet.decode(key, held).equals(table):
                 return False
@@ -371,14 +399,13 @@ class Lake:
             CorruptFileError: It is damaged.
         """
         key = self.table_key(name, day)
-        with _explained(f"read {key}"):
-            data = self.storage.read(key)
-        return parquet.decode(key, data, columns)
+        return parquet.decode(key, self._read(key), columns)
 
     def table_days(self, name: str) -> list[date]:
-        """Lists the days a daily table has a file for."""
-        pattern = re.compile(rf"{TABLES_PREFIX}{name}/call_date=(\d{{4}}-\d\d-\d\d)/{name}\.parquet")
-        matches = (pattern.fullmatch(key) for key, _, _ in self.storage.list(f"{TABLES_PREFIX}{name}/"))
+        """Lists the days a daily table or mart has a file for."""
+        tree = DATASETS[name].tree
+        pattern = re.compile(rf"{tree}/{name}/call_date=(\d{{4}}-\d\d-\d\d)/{name}\.parquet")
+        matches = (pattern.fullmatch(key) for key, _, _ in self.list_files(f"{tree}/{name}/"))
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
 
 

@@ -32,6 +32,7 @@ class Table:
         key: Columns that identify a row.
         sort_by: Columns that order the rows of a file.
         is_daily: One file per day, or a single file.
+        tree: Directory of the lake it is in: `tables` or `marts`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Table:
     key: tuple[str, ...]
     sort_by: tuple[str, ...]
     is_daily: bool = True
+    tree: str = "tables"
 
 
 def describe(field: pa.Field) -> str:

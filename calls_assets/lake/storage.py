@@ -62,12 +62,14 @@ class LocalStorage:
 
     Args:
         root: The directory; created when missing.
+        is_writable: False for readers, who may have no right to write: nothing is created.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_writable: bool = True) -> None:
         self.root = root
         self._temporary = root / _TEMPORARY
-        self._make_directory(self._temporary)
+        if is_writable:
+            self._make_directory(self._temporary)
 
     def list(self, prefix: str) -> list[StoredFile]:
         """Lists every file below a prefix."""
@@ -133,8 +135,10 @@ class LocalStorage:
             os.fsync(descriptor)
             yield temporary
         finally:
-            temporary.unlink(missing_ok=True)
-            os.close(descriptor)
+            try:
+                temporary.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
     def _make_directory(self, path: Path) -> None:
         """Creates a directory and its parents durably."""

@@ -47,7 +47,7 @@ def verify(lake: Lake) -> list[Finding]:
 
 def _verify_raw(lake: Lake) -> Iterator[Finding]:
     known = {segment.key: segment for segment in lake.segments()}
-    for key, _, _ in lake.storage.list(RAW_PREFIX):
+    for key, _, _ in lake.list_files(RAW_PREFIX):
         segment = known.get(key)
         if segment is None:
             if not key.endswith(SET_ASIDE_SUFFIX):
@@ -72,7 +72,7 @@ def _verify_tables(lake: Lake) -> Iterator[Finding]:
     }
     files |= {(name, None): lake.table_key(name) for name, table in TABLES.items() if not table.is_daily}
     expected = set(files.values())
-    for key, _, _ in lake.storage.list(TABLES_PREFIX):
+    for key, _, _ in lake.list_files(TABLES_PREFIX):
         if key not in expected:
             yield Finding(key, "is no file of the lake", "move it elsewhere")
     shown: list[tuple[date, pa.ChunkedArray]] = []

@@ -67,7 +67,7 @@ class Ran:
 
     Attributes:
         success: Whether it succeeded.
-        materialized: (asset, partition) of each event.
+        materialized: (asset, partition) of each event; the partition is empty where there is none.
         failed_checks: (check, partition) of each check that did not hold.
         passed_checks: (check, partition) of each that did.
         failure: What the failure says, empty without one.
@@ -76,12 +76,12 @@ class Ran:
     """
 
     success: bool
-    materialized: list[tuple[str, str | None]]
+    materialized: list[tuple[str, str]]
     failed_checks: set[tuple[str, str | None]]
     passed_checks: set[tuple[str, str | None]]
     failure: str
     log: str
-    metadata: dict[tuple[str, str | None], dict[str, Any]]
+    metadata: dict[tuple[str, str], dict[str, Any]]
 
 
 def run(
@@ -109,12 +109,14 @@ def run(
     found = [e.step_materialization_data.materialization for e in events if e.is_step_materialization]
     failures = [e.step_failure_data.user_failure_data for e in events if e.is_step_failure]
     metadata = {
-        (made.asset_key.to_user_string(), made.partition): {name: value.value for name, value in made.metadata.items()}
+        (made.asset_key.to_user_string(), made.partition or ""): {
+            name: value.value for name, value in made.metadata.items()
+        }
         for made in found
     }
     return Ran(
         success=result.success,
-        materialized=[(made.asset_key.to_user_string(), made.partition) for made in found],
+        materialized=[(made.asset_key.to_user_string(), made.partition or "") for made in found],
         failed_checks={(e.check_name, e.partition) for e in evaluations if not e.passed},
         passed_checks={(e.check_name, e.partition) for e in evaluations if e.passed},
         failure=" ".join(str(failure.description) for failure in failures if failure is not None),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -61,7 +63,7 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     ran = run(settings, instance, MONDAY, WEDNESDAY)
     assert ran.success
     expected = {(name, day.isoformat()) for name in ("call_records", *DAILY_TABLES) for day in DAYS}
-    assert set(ran.materialized) == {*expected, ("agents", None)}
+    assert set(ran.materialized) == {*expected, ("agents", "")}
     assert len(ran.materialized) == len(expected) + 1
     assert not ran.failed_checks
     assert {("every_id_is_accounted_for", d.isoformat()) for d in DAYS} <= ran.passed_checks
@@ -96,13 +98,16 @@ def test_single_ids_that_fail_fail_the_check_and_not_the_run(
 def test_many_failing_ids_fail_the_run_and_keep_the_days_done(
     settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
 ) -> None:
-    """Complete days get their event before the failure; the tables are not touched; nothing is asked twice later."""
+    """Complete days get their event before the failure; tables show everything stored; nothing is asked twice later."""
     script.failing = set(range(145, 164))
     ran = run(settings, instance, MONDAY, WEDNESDAY)
     assert not ran.success
     assert "19 of" in ran.failure
     assert "(first: 145, 146, " in ran.failure
-    assert sorted(ran.materialized) == [("call_records", MONDAY.isoformat()), ("call_records", TUESDAY.isoformat())]
+    records = sorted(day for name, day in ran.materialized if name == "call_records")
+    assert records == [MONDAY.isoformat(), TUESDAY.isoformat()]
+    assert sorted(day for name, day in ran.materialized if name == "calls") == [day.isoformat() for day in DAYS]
+    assert [len(shown_calls(settings, day)) for day in DAYS] == [CALLS, CALLS, 1]
     failing, script.failing = script.failing, set()
     script.asked.clear()
     again = run(settings, instance, MONDAY, WEDNESDAY)
@@ -130,7 +135,10 @@ def test_a_refused_token_ends_the_run_in_one_line(
     [
         ({"api_base_url": None}, "CALLS_API_BASE_URL is not set"),
         ({"api_token": None}, "neither CALLS_API_TOKEN nor CALLS_API_TOKEN_FILE is set"),
-        ({"api_token": None, "api_token_file": Path("gone")}, "the token file gone cannot be read: no such file or directory"),
+        (
+            {"api_token": None, "api_token_file": Path("gone")},
+            "the token file gone cannot be read: no such file or directory",
+        ),
     ],
 )
 def test_missing_settings_end_the_run_in_one_line(
@@ -192,9 +200,7 @@ def test_a_damaged_raw_file_is_named_asked_for_again_and_set_aside(
     whole = shown_calls(settings, TUESDAY)
     (segment,) = Lake.open(settings.data_dir).segments(TUESDAY)
     path = settings.data_dir / segment.key
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 0xFF
-    path.write_bytes(damaged)
+    damaged = damage(settings, segment.key)
     script.asked.clear()
     ran = run(settings, instance, MONDAY, WEDNESDAY)
     assert ran.success
@@ -238,3 +244,87 @@ def test_a_quarantined_answer_is_counted_and_left_out(
     assert ran.success
     assert ran.failed_checks == {("quarantine_is_empty", TUESDAY.isoformat())}
     assert 125 not in shown_calls(settings, TUESDAY)
+
+
+def damage(settings: Settings, key: str) -> bytes:
+    """Flips a byte in the middle of a file; gives what is there now."""
+    path = settings.data_dir / key
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+    return bytes(damaged)
+
+
+def test_a_rebuild_over_a_damaged_raw_file_keeps_the_tables(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """The day fails, naming the file and what to do; its tables keep their rows, the other days are made."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    (segment,) = Lake.open(settings.data_dir).segments(TUESDAY)
+    damage(settings, segment.key)
+    for day in DAYS:
+        (settings.data_dir / f"tables/call_tags/call_date={day}/call_tags.parquet").unlink()
+    ran = run(settings, instance, MONDAY, WEDNESDAY, job_name="rebuild_job")
+    assert not ran.success
+    assert segment.key in ran.failure
+    assert "materialize call_records" in ran.failure
+    assert "\n" not in ran.failure
+    assert len(shown_calls(settings, TUESDAY)) == CALLS
+    assert ("call_tags", MONDAY.isoformat()) in ran.materialized
+    assert ("call_tags", WEDNESDAY.isoformat()) in ran.materialized
+    assert ("call_tags", TUESDAY.isoformat()) not in ran.materialized
+    healed = run(settings, instance, TUESDAY)
+    assert healed.success
+    assert len(shown_calls(settings, TUESDAY)) == CALLS
+
+
+def test_a_damaged_table_is_named_and_made_again(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """A neighbour's damaged table fails the check that needs it, in one line; a rebuild of that day heals it."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    key = f"tables/calls/call_date={TUESDAY}/calls.parquet"
+    damage(settings, key)
+    ran = run(settings, instance, MONDAY, job_name="rebuild_job")
+    assert ("one_row_per_call", MONDAY.isoformat()) in ran.failed_checks
+    assert key in ran.log + ran.failure
+    run(settings, instance, TUESDAY, job_name="rebuild_job")
+    assert len(shown_calls(settings, TUESDAY)) == CALLS
+    assert run(settings, instance, MONDAY, job_name="rebuild_job").success
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_changes_nothing(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored stays readable; with room again the next run completes the day."""
+    assert run(settings, instance, MONDAY).success
+    before = {path: path.read_bytes() for path in settings.data_dir.rglob("*") if path.is_file()}
+
+    def refuse(_descriptor: int, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("calls_assets.lake.storage._write_all", refuse)
+        ran = run(settings, instance, WEDNESDAY)
+    assert not ran.success
+    assert "no space left on device" in ran.failure
+    assert "\n" not in ran.failure
+    assert {path: path.read_bytes() for path in settings.data_dir.rglob("*") if path.is_file()} == before
+    assert run(settings, instance, WEDNESDAY).success
+    assert len(shown_calls(settings, WEDNESDAY)) == CALLS
+
+
+def test_a_directory_that_cannot_be_used_ends_the_run_in_one_line(
+    settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """The lake would have to be created below a file."""
+    (tmp_path / "file").touch()
+    ran = run(replace(settings, data_dir=tmp_path / "file" / "lake"), instance, MONDAY)
+    assert not ran.success
+    assert f"cannot use the data directory {tmp_path / 'file' / 'lake'}: not a directory" in ran.failure
+
+
+def test_another_time_zone_is_refused(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """The lake's days are those of its zone: in another one, calls near midnight would be lost."""
+    assert run(settings, instance, MONDAY).success
+    for job_name in ("sweep_job", "rebuild_job"):
+        ran = run(replace(settings, timezone=ZoneInfo("Asia/Tokyo")), instance, MONDAY, job_name=job_name)
+        assert not ran.success
+        assert "days of UTC" in ran.failure
+        assert "CALLS_TIMEZONE" in ran.failure

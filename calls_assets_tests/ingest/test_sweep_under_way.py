@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from calls_assets.api import Answer, TransientError
 from calls_assets.ingest import SweepFailedError, coverage, due_days, make_plan, overdue_count, probe_new_calls
 from calls_assets.lake import Lake
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in, run_sweep, shown
@@ -173,6 +174,20 @@ def test_an_api_that_never_answers_ends_the_sweep(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sweep_module, "GIVE_UP_SECONDS", 2.0)
     with pytest.raises(SweepFailedError, match="no answer for"):
         run_sweep(tmp_path, Dead([], MORNING), [DAY], UTC_ZONE)
+
+
+def test_an_api_that_fails_every_search_step_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silence is that of the whole sweep: each of the search's small steps alone fails before it is long."""
+
+    class Failing(ModelVendor):
+        async def fetch(self, call_id: int) -> Answer:
+            await asyncio.sleep(0.1)
+            raise TransientError(call_id, 5, "connection refused")
+
+    monkeypatch.setattr(sweep_module, "GIVE_UP_SECONDS", 2.0)
+    with pytest.raises(SweepFailedError, match="no answer for 2 s") as caught:
+        run_sweep(tmp_path, Failing([], MORNING), [DAY], UTC_ZONE)
+    assert caught.value.report.requested < 200
 
 
 def test_reread_final_asks_again_for_every_call_of_the_days(tmp_path: Path) -> None:

@@ -171,14 +171,17 @@ def test_a_damaged_segment_is_named_and_the_others_used(tmp_path: Path) -> None:
 def test_the_lake_refuses_another_source(tmp_path: Path) -> None:
     """Two accounts in one lake would mix their ids."""
     lake = Lake.open(tmp_path)
-    lake.bind_source("https://api.example.com/v2")
-    lake.bind_source("https://api.example.com/v2")
+    lake.bind("UTC", "https://api.example.com/v2")
+    lake.bind("UTC", "https://api.example.com/v2")
     with pytest.raises(LakeError, match=r"filled from https://api\.example\.com/v2"):
-        Lake.open(tmp_path).bind_source("https://other.example.com")
-    assert json.loads((tmp_path / "lake.json").read_text()) == {"source": "https://api.example.com/v2"}
+        Lake.open(tmp_path).bind("UTC", "https://other.example.com")
+    with pytest.raises(LakeError, match="days of UTC and is now asked for days of Asia/Tokyo: set CALLS_TIMEZONE back"):
+        lake.bind("Asia/Tokyo")
+    content = {"source": "https://api.example.com/v2", "timezone": "UTC"}
+    assert json.loads((tmp_path / "lake.json").read_text()) == content
     (tmp_path / "lake.json").write_text("{")
     with pytest.raises(LakeError, match="restore it"):
-        lake.bind_source("https://api.example.com/v2")
+        lake.bind("UTC", "https://api.example.com/v2")
 
 
 def test_a_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
