@@ -10,13 +10,18 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from calls_assets.defs.jobs import SWEEP_JOB
+from calls_assets.defs.jobs import REBUILD_JOB, SWEEP_JOB
+from calls_assets.lake import DAILY_TABLES
 
 _PARTITION = "dagster/partition"
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
+SILENT_FOR = timedelta(minutes=10)
+"""A run at work logs every few seconds, or a line for each day."""
+
+_OUR_ASSETS = frozenset(dg.AssetKey(name) for name in ("call_records", *DAILY_TABLES))
 _IN_FLIGHT = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -30,6 +35,28 @@ def is_in_flight(instance: dg.DagsterInstance, day: date) -> bool:
     """Tells whether a run that sweeps the day is queued or at work: a job's, a backfill's or one by hand."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_FLIGHT)), limit=200)
     return any(_covers(run, day) and _sweeps(run) for run in runs)
+
+
+def end_dead_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
+    """Marks our runs at work that have said nothing for ten minutes as failed; gives their ids.
+
+    When a machine dies, nobody reports the end of its runs: they would hold the pool for ever. Dagster's run
+    monitoring cannot tell with the default launcher. Should such a run be alive after all, another one beside it is
+    harmless to the lake.
+    """
+    ended = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        run = record.dagster_run
+        newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        spoke_at = newest[0].timestamp if newest else record.update_timestamp.timestamp()
+        if _is_ours(run) and now - datetime.fromtimestamp(spoke_at, UTC) >= SILENT_FOR:
+            instance.report_run_failed(run, f"the run has said nothing for {SILENT_FOR}: its process is gone")
+            ended.append(run.run_id)
+    return ended
+
+
+def _is_ours(run: dg.DagsterRun) -> bool:
+    return run.job_name in {SWEEP_JOB, REBUILD_JOB} or not _OUR_ASSETS.isdisjoint(run.asset_selection or ())
 
 
 def _covers(run: dg.DagsterRun, day: date) -> bool:

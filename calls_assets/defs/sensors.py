@@ -12,7 +12,7 @@ import dagster as dg
 from calls_assets.api import ApiError
 from calls_assets.defs.jobs import SWEEP_JOB
 from calls_assets.defs.resources import CallsApi, LakeStore
-from calls_assets.defs.runs import is_in_flight, pause_after_failures
+from calls_assets.defs.runs import SILENT_FOR, end_dead_runs, is_in_flight, pause_after_failures
 from calls_assets.ingest import probe_new_calls
 from calls_assets.lake import Lake, LakeError
 from calls_assets.settings import Settings, SettingsError
@@ -44,12 +44,14 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         calls_api: dg.ResourceParam[CallsApi],
         lake_store: dg.ResourceParam[LakeStore],
     ) -> dg.SensorResult | dg.SkipReason:
+        now = calls_api.now()
+        for run_id in end_dead_runs(context.instance, now):
+            context.log.warning(f"run {run_id} has said nothing for {SILENT_FOR}: marked as failed")
         problem = settings.api_problem()
         if problem is not None:
             return dg.SkipReason(problem)
         if not settings.id_scan:
             return dg.SkipReason("CALLS_ID_SCAN is off: ids are not searched")
-        now = calls_api.now()
         today = now.astimezone(settings.timezone).date()
         if today < settings.start_date:
             return dg.SkipReason(f"the first day is CALLS_START_DATE={settings.start_date}")

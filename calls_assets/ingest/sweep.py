@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import decode_call
-from calls_assets.api.errors import ContractError, TransientError
+from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
 from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
@@ -33,6 +33,7 @@ GIVE_UP_PAUSED_SECONDS = 1_200.0
 """The same, pauses included."""
 
 _DAYS_AT_ONCE = 31
+_REFUSALS_IN_A_ROW = 10
 
 
 class CallSource(Protocol):
@@ -61,7 +62,7 @@ class SweepReport:
         landed: Answers stored.
         missing: Answers that said the id does not exist.
         quarantined: Answers that broke the contract.
-        failed_ids: Ids without an answer, rising.
+        failed_ids: Ids without an answer, those the API refused too, rising.
         seconds: Duration.
         coverage: The accounting of each day.
     """
@@ -143,7 +144,7 @@ async def sweep(
 
     Raises:
         SweepFailedError: More than 5 % of the ids failed, or nothing was answered for 45 s.
-        PermanentError: The API refused; what was answered before is stored.
+        PermanentError: The API refused the token, or ten ids in a row; what was answered before is stored.
     """
     work = _Sweep(lake, client, options, now, log)
     ordered = sorted(set(days))
@@ -305,6 +306,8 @@ class _Sweep:
         self._touched: set[date] = set()
         self._moved: dict[tuple[date, date], set[int]] = {}
         self._failed: set[int] = set()
+        self._doubtful: set[int] = set()
+        self._refusals = 0
         self._silence = _Silence()
         self._landed = self._missing = self._quarantined = 0
         self._coverage: dict[date, Coverage] = {}
@@ -325,9 +328,13 @@ class _Sweep:
         # Ids that were asked for before their time (404, and a later id has begun since) are due now.
         late = [id_ for id_ in self._due(days, (first, last)) if id_ not in again]
         await self._fetch([id_ for id_ in late if known[id_].kind is Kind.MISSING])
-        # One more round for the ids that failed: what hindered single ones has probably passed.
-        second_round, self._failed = self._failed - failed_before, failed_before
-        await self._fetch(sorted(second_round))
+        # One more round for the ids that failed or were answered with something else: what hindered single ones has
+        # probably passed, and old days have no next rung.
+        second_round, self._failed = (self._failed - failed_before) | self._doubtful, failed_before
+        if second_round:
+            await self.land()  # files the undated answers before there are newer ones
+            await self._fetch(sorted(second_round))
+        self._doubtful.clear()
         await self.land()
         for day in days:
             found_here = coverage_of(self.knowledge, day, failed=self._failed)
@@ -434,7 +441,15 @@ class _Sweep:
                     self._failed.add(id_)
                     self._silence.in_vain = True
                     self._silence.check(is_paused=self._client.is_paused)
+                except (RedirectRefusedError, RequestRefusedError):
+                    # One id that cannot be asked for must not stand in the way of all others for ever.
+                    self._refusals += 1
+                    if self._refusals >= _REFUSALS_IN_A_ROW:
+                        raise
+                    self._failed.add(id_)
+                    self._silence.end()
                 else:
+                    self._refusals = 0
                     self._silence.end()
                     self._take(answer)
                 progress.done += 1
@@ -494,6 +509,7 @@ class _Sweep:
             except ContractError as problem:
                 kind, error = Kind.QUARANTINED, str(problem)
                 self._quarantined += 1
+                self._doubtful.add(id_)
             else:
                 kind, started_at, is_ended = Kind.CALL, call.started_at, call.is_ended
         if started_at is not None:

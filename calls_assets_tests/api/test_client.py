@@ -496,7 +496,7 @@ def test_an_unusable_token_is_refused_at_construction_without_being_shown(token:
 
 def test_an_unreadable_token_file_is_one_clear_error(tmp_path: Path) -> None:
     """Without a token there is no client."""
-    with pytest.raises(ValueError, match="token file .* cannot be read: no such file"):
+    with pytest.raises(ValueError, match=r"token file .* cannot be read: no such file"):
         CallsClient(config_for("http://127.0.0.1", token="", token_file=tmp_path / "none"))
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from calls_assets.defs import build_definitions
-from calls_assets.defs.runs import pause_after_failures
+from calls_assets.defs.runs import SILENT_FOR, end_dead_runs, pause_after_failures
 from calls_assets.settings import Settings
 from calls_assets.simulator import RunningServer
 from calls_assets_tests.defs.conftest import TODAY
@@ -90,6 +90,21 @@ def test_a_range_in_flight_covers_its_days(settings: Settings, instance: dg.Dags
     assert tick(settings, instance) == [TODAY.isoformat()]
     add_backfill("calls", "call_records")
     assert "under way" in tick(settings, instance)
+
+
+def test_a_run_whose_machine_died_does_not_block_for_ever(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Ten minutes without a word end it, so that the pool is free; runs of other projects are left alone."""
+    add_run(instance, TODAY, dg.DagsterRunStatus.STARTED)
+    other = dg.DagsterRun(job_name="other_job", status=dg.DagsterRunStatus.STARTED)
+    instance.add_run(other)
+    now = datetime.now(UTC)
+    assert end_dead_runs(instance, now + SILENT_FOR / 2) == []
+    assert "under way" in tick(settings, instance)
+    (ended,) = end_dead_runs(instance, now + SILENT_FOR)
+    run = instance.get_run_by_id(ended)
+    assert run is not None
+    assert (run.job_name, run.status) == ("sweep_job", dg.DagsterRunStatus.FAILURE)
+    assert "failed: waiting" in tick(settings, instance)
 
 
 def test_a_failed_run_is_tried_again_after_a_pause(settings: Settings, instance: dg.DagsterInstance) -> None:

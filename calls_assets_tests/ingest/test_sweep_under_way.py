@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import tempfile
+from collections.abc import Container
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from calls_assets.api import Answer, TransientError
+from calls_assets.api import Answer, RequestRefusedError, TransientError
 from calls_assets.ingest import SweepFailedError, coverage, due_days, make_plan, overdue_count, probe_new_calls
 from calls_assets.lake import Lake
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in, run_sweep, shown
@@ -157,6 +158,53 @@ def test_many_failures_end_the_sweep_with_everything_else_stored(tmp_path: Path)
         run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
     assert caught.value.report.coverage[DAY].unaccounted == ((301, 400),)
     assert len(shown(tmp_path, DAY, UTC_ZONE)) == 900
+
+
+class Moody(ModelVendor):
+    """Says something else than the call: for some ids the first time, for some always, or refuses."""
+
+    stumbles: Container[int] = ()
+    broken: Container[int] = ()
+    refuses: Container[int] = ()
+
+    async def fetch(self, call_id: int) -> Answer:
+        """Answers like `CallsClient.fetch`."""
+        answer = await super().fetch(call_id)
+        if call_id in self.refuses:
+            raise RequestRefusedError("the API answered with the unexpected status HTTP 418")
+        if call_id in self.broken or (call_id in self.stumbles and self.asked[call_id] == 1):
+            return Answer(call_id, answer.fetched_at, 200, b'{"error":"later"}')
+        return answer
+
+
+def test_an_answer_that_breaks_the_contract_is_asked_for_once_more(tmp_path: Path) -> None:
+    """In the same sweep, as an old day has no next rung: what passes leaves no hole, what stays is quarantined."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(1_000)]
+    vendor = Moody(calls, MORNING + timedelta(days=30))
+    vendor.stumbles, vendor.broken = {101, 102, 500}, {300}
+    report = run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert shown(tmp_path, DAY, UTC_ZONE).keys() == {call.id for call in calls} - {300}
+    assert {id_ for id_, count in vendor.asked.items() if count > 1} == {101, 102, 300, 500}
+    assert vendor.asked[300] == 2
+    assert report.coverage[DAY].quarantined == 1
+    before = vendor.stats.requests
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert vendor.stats.requests == before
+
+
+def test_an_id_the_api_refuses_does_not_keep_the_others_from_being_read(tmp_path: Path) -> None:
+    """It is named like any id without an answer; refusals in a row and nothing else end the sweep."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(1_000)]
+    vendor = Moody(calls, MORNING + timedelta(days=30))
+    vendor.refuses = {101, 102, 500}
+    report = run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert report.failed_ids == (101, 102, 500)
+    assert len(shown(tmp_path, DAY, UTC_ZONE)) == 997
+    vendor.refuses = range(10**9)
+    vendor.asked.clear()
+    with pytest.raises(RequestRefusedError, match="418"):
+        run_sweep(tmp_path, vendor, [DAY], UTC_ZONE, reread_final=True)
+    assert sum(vendor.asked.values()) <= 20
 
 
 def test_an_api_that_never_answers_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

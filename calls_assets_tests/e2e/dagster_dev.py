@@ -1,0 +1,127 @@
+"""A real `dagster dev`: web server, daemon, code server and runs in processes of their own, asked through GraphQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parent.parent.parent
+_Found = TypeVar("_Found")
+
+_RUNS = """query($filter: RunsFilter) { runsOrError(filter: $filter, limit: 50) { ... on Runs { results {
+  runId status jobName startTime endTime tags { key value } assetSelection { path } } } } }"""
+_EVENTS = """query($path: [String!]!, $partitions: [String!]) { assetNodeOrError(assetKey: {path: $path}) {
+  ... on AssetNode { assetMaterializations(partitions: $partitions) { partition runId } } } }"""
+_BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) { __typename
+  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+_BACKFILL_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status error { message } } } }"""
+_TICKS = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
+  sensorState { ticks(limit: 20) { status skipReason timestamp endTimestamp runIds error { message } } } } } }"""
+_SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "calls_assets"}
+
+
+@dataclass
+class DagsterDev:
+    """A running `dagster dev`.
+
+    Attributes:
+        url: Where the UI is.
+        process: The process, leader of its group.
+        log: What it wrote.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def query(self, text: str, **variables: object) -> dict[str, Any]:
+        """Asks GraphQL; gives the data."""
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{self.url}/graphql",
+            json.dumps({"query": text, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - our own server
+            answer = json.load(response)
+        assert "errors" not in answer, answer["errors"]
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def runs(self, **run_filter: object) -> list[dict[str, Any]]:
+        """Gives runs, newest first; tags as a dictionary."""
+        results = self.query(_RUNS, filter=run_filter)["runsOrError"]["results"]
+        return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in results]
+
+    def partitions_of(self, asset: str, partitions: list[str]) -> list[str]:
+        """Lists the partition of each materialization of an asset, for the partitions given."""
+        found = self.query(_EVENTS, path=[asset], partitions=partitions)["assetNodeOrError"]["assetMaterializations"]
+        return sorted(event["partition"] for event in found)
+
+    def ticks(self, sensor: str = "new_call_ids") -> list[dict[str, Any]]:
+        """Gives a sensor's last ticks, newest first."""
+        state = self.query(_TICKS, selector=_SELECTOR | {"sensorName": sensor})["sensorOrError"]["sensorState"]
+        ticks: list[dict[str, Any]] = state["ticks"]
+        return ticks
+
+    def backfill(self, assets: list[str], partitions: list[str]) -> str:
+        """Starts a backfill as the UI does; gives its id."""
+        params = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": partitions}
+        launched = self.query(_BACKFILL, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return str(launched["backfillId"])
+
+    def backfill_status(self, backfill_id: str) -> str:
+        """Gives the status of a backfill."""
+        found = self.query(_BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]
+        return f"{found['status']}{found['error'] or ''}"
+
+    def wait_for(self, what: str, look: Callable[[], _Found | None], seconds: float = 120) -> _Found:
+        """Looks every half second until there is something; fails with the log when it takes too long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.process.poll() is None, f"dagster dev ended:\n{self.log.read_text()[-3000:]}"
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                found = look()
+                if found:
+                    return found
+            time.sleep(0.5)
+        raise AssertionError(f"waited {seconds:.0f} s for {what}:\n{self.log.read_text()[-5000:]}")
+
+
+@contextlib.contextmanager
+def dagster_dev(environment: Mapping[str, str]) -> Iterator[DagsterDev]:
+    """Runs `dagster dev` on the project's workspace and instance settings."""
+    home = Path(environment["DAGSTER_HOME"])
+    shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = home / "dev.log"
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=dict(environment), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield DagsterDev(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,90 @@
+"""The deployment as users run it: sensor, runs and a backfill in a real `dagster dev`, against a vendor over HTTP."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from calls_assets.simulator import Account, Vendor, create_app, serve
+from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
+from calls_assets_tests.e2e.running import TABLES, TOKEN, make_environment, read_rows
+
+
+class Gate:
+    """When closed, answers the first two requests after a pause (a sensor's) and refuses the token of the others."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.is_closed = False
+        self._served = 0
+        self._heard = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        self._served = self._served + 1 if time.monotonic() - self._heard < 0.5 else 1
+        self._heard = time.monotonic()
+        if not self.is_closed or self._served <= 2:
+            await self.app(scope, receive, send)
+            return
+        body = b'{"error": "token"}'
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 401, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def zone_at_noon() -> ZoneInfo:
+    """Gives a zone in which it is about midday, when calls are many."""
+    behind = datetime.now(UTC).hour - 12
+    return ZoneInfo(f"Etc/GMT{behind:+d}")  # these names count westwards
+
+
+def ended_sweeps(dev: DagsterDev, status: str) -> list[str]:
+    """Lists the sweeps of the job that ended so."""
+    return [run["runId"] for run in dev.runs(statuses=[status], pipelineName="sweep_job")]
+
+
+@pytest.mark.timeout(420)
+def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
+    """New calls start a run that lands them, also after a failed one; a backfill reports each of its days."""
+    zone = zone_at_noon()
+    today = datetime.now(zone).date()
+    account = Account(first_day=today - timedelta(days=6), calls_per_day=8_000, timezone=zone.key, first_id=900)
+    gate = Gate(create_app(Vendor(account), token=TOKEN))
+    with serve(Starlette(routes=[Mount("/", gate)])) as server:
+        environment = make_environment(
+            tmp_path, server.url, CALLS_START_DATE=str(today - timedelta(days=30)), CALLS_TIMEZONE=zone.key
+        )
+        lake = Path(environment["CALLS_DATA_DIR"])
+        with dagster_dev(environment) as dev:
+            dev.wait_for("a first sweep by the sensor", lambda: ended_sweeps(dev, "SUCCESS"))
+            first_rows = len(read_rows(lake, "calls", today))
+
+            # A run that fails: the probe is answered, then the token is refused.
+            gate.is_closed = True
+            (failed, *_) = dev.wait_for("a failed sweep", lambda: ended_sweeps(dev, "FAILURE"), 150)
+            gate.is_closed = False
+            done = len(ended_sweeps(dev, "SUCCESS"))
+            dev.wait_for("a sweep after the failed one", lambda: len(ended_sweeps(dev, "SUCCESS")) > done, 150)
+            assert any("failed: waiting" in (tick["skipReason"] or "") for tick in dev.ticks())
+            assert failed in {run_id for tick in dev.ticks() for run_id in tick["runIds"]}
+            assert len(read_rows(lake, "calls", today)) > first_rows
+
+            # A range from the UI, in one run of three days.
+            days = [(today - timedelta(days=back)).isoformat() for back in (4, 3, 2)]
+            assets = ["call_records", *TABLES]
+            backfill = dev.backfill(assets, days)
+            dev.wait_for("the backfill", lambda: dev.backfill_status(backfill) == "COMPLETED_SUCCESS", 150)
+            runs = dev.runs(tags=[{"key": "dagster/backfill", "value": backfill}])
+            assert [run["status"] for run in runs] == ["SUCCESS"]
+            assert runs[0]["tags"]["dagster/asset_partition_range_start"] == days[0]
+            for asset in assets:
+                assert dev.partitions_of(asset, days) == days, asset
+            for day in days:
+                assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 2_000

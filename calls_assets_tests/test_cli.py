@@ -1,0 +1,231 @@
+"""The command line: plan, verify, doctor, summary; one clear line and an exit code for whatever is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from calls_assets.cli import main
+from calls_assets.lake import Lake
+from calls_assets.simulator import serve
+from calls_assets_tests.defs.scripted import ScriptedVendor
+from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize
+
+DAY = date(2025, 6, 3)
+DAYS = ("--from", "2025-06-02", "--to", "2025-06-04")
+
+
+@pytest.fixture
+def script() -> ScriptedVendor:
+    """Gives an account with twenty calls on each of three days."""
+    script = ScriptedVendor()
+    for number in range(3):
+        script.add_day(100 + 22 * number, 20, datetime(2025, 6, 2 + number, tzinfo=UTC))
+    return script
+
+
+@pytest.fixture
+def environment(tmp_path: Path, script: ScriptedVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Sets the variables of a deployment on that account."""
+    for name in list(os.environ):
+        if name.startswith(("CALLS_", "DAGSTER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    with serve(script.app()) as server:
+        variables = make_environment(tmp_path, server.url)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield variables
+
+
+@pytest.fixture
+def lake(environment: dict[str, str]) -> Path:
+    """Fills a lake with the three days through Dagster; gives its directory."""
+    run = materialize(
+        {**environment, "CALLS_BACKFILL_DAYS_PER_RUN": "0"}, "--partition-range", "2025-06-02...2025-06-04"
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return Path(environment["CALLS_DATA_DIR"])
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Runs the command; gives exit code, output and errors."""
+    code = main(arguments)
+    output, errors = capsys.readouterr()
+    return code, output, errors
+
+
+@pytest.mark.usefixtures("environment")
+def test_plan_tells_the_cost_before_and_after(capsys: pytest.CaptureFixture[str], script: ScriptedVendor) -> None:
+    """The probes' answers are stored; a second plan asks nothing."""
+    code, output, _ = run(capsys, "plan", *DAYS)
+    assert code == 0
+    figures = dict(line.split("  ", 1) for line in output.splitlines() if "  " in line)
+    assert figures["days"].strip() == "2025-06-02 to 2025-06-04 (3)"
+    assert int(figures["asked for this plan"].split()[0]) == len(script.asked)
+    assert "requests per second" in figures["requests to make"]
+    script.asked.clear()
+    assert run(capsys, "plan", *DAYS)[0] == 0
+    assert not script.asked
+
+
+def test_verify_finds_nothing_in_a_whole_lake(capsys: pytest.CaptureFixture[str], lake: Path) -> None:
+    """And says how many days it looked at."""
+    assert lake.is_dir()
+    assert run(capsys, "verify") == (0, "3 days verified: nothing is wrong\n", "")
+
+
+@pytest.mark.parametrize(
+    ("tree", "remedy"), [("raw/call_records", "materialize call_records"), ("tables/calls", "rebuild_job")]
+)
+def test_verify_names_a_damaged_file_and_how_to_heal_it(
+    capsys: pytest.CaptureFixture[str], lake: Path, tree: str, remedy: str
+) -> None:
+    """One line per finding, exit code 1."""
+    (path,) = (lake / tree / f"call_date={DAY}").iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    code, output, _ = run(capsys, "verify")
+    assert code == 1
+    line = next(line for line in output.splitlines() if path.name in line)
+    assert "is damaged" in line
+    assert remedy in line
+
+
+def test_verify_finds_ids_without_an_answer(capsys: pytest.CaptureFixture[str], lake: Path) -> None:
+    """Invariant I5, from the lake alone."""
+    held = Lake.open(lake)
+    (segment,) = held.segments(DAY)
+    (lake / segment.key).unlink()
+    code, output, _ = run(capsys, "verify")
+    assert code == 1
+    assert "ids have no answer, the first 122 to 1" in output
+    assert "does not show what raw says" in output
+
+
+def test_verify_finds_tables_that_differ_from_raw(capsys: pytest.CaptureFixture[str], lake: Path) -> None:
+    """Invariant I3: a file of another day in the place of a day's."""
+    tables = lake / "tables/calls"
+    (tables / "call_date=2025-06-03/calls.parquet").write_bytes(
+        (tables / "call_date=2025-06-04/calls.parquet").read_bytes()
+    )
+    (tables / "call_date=2025-06-02/calls.parquet").unlink()
+    code, output, _ = run(capsys, "verify")
+    assert code == 1
+    assert "tables/calls/call_date=2025-06-03/calls.parquet: does not show what raw says" in output
+    assert "tables/calls/call_date=2025-06-02/calls.parquet: is missing" in output
+    assert "shows 20 calls that another day shows too, such as 144" in output
+
+
+def test_summary_shows_rows_by_table_and_day(capsys: pytest.CaptureFixture[str], lake: Path) -> None:
+    """A line per day; a dash where there is no file."""
+    (lake / "tables/call_tags/call_date=2025-06-04/call_tags.parquet").unlink()
+    code, output, _ = run(capsys, "summary", *DAYS)
+    assert code == 0
+    header, *rows = [line.split() for line in output.splitlines()]
+    assert [row[header.index("calls")] for row in rows] == ["20", "20", "20"]
+    assert rows[2][header.index("call_tags")] == "-"
+    assert rows[1][header.index("ids")] == "122-141"
+
+
+@pytest.mark.usefixtures("environment")
+def test_doctor_says_what_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each: settings, directory, API and token, clock."""
+    code, output, _ = run(capsys, "doctor")
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()] == ["ok"] * len(output.splitlines())
+    assert "takes the token" in output
+    assert "clock differs by" in output
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("CALLS_API_TOKEN", "canary-token", "check CALLS_API_BASE_URL, the token and the network"),
+        ("CALLS_API_BASE_URL", "http://127.0.0.1:9", "check CALLS_API_BASE_URL, the token and the network"),
+        ("CALLS_API_BASE_URL", "http://api.example.invalid", "the token travels unencrypted"),
+        ("CALLS_API_TOKEN", "", "neither CALLS_API_TOKEN nor CALLS_API_TOKEN_FILE is set"),
+    ],
+)
+def test_doctor_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str
+) -> None:
+    """One line with the advice, exit code 1, no secret."""
+    monkeypatch.setenv(name, value)
+    code, output, errors = run(capsys, "doctor")
+    assert code == 1
+    assert any(line.startswith("FAIL") and advice in line for line in output.splitlines())
+    assert "canary-token" not in output + errors
+
+
+@pytest.mark.usefixtures("environment")
+def test_doctor_sees_a_clock_that_is_wrong(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages of calls are counted from this machine's time."""
+    monkeypatch.setattr("calls_assets.cli._utc_now", lambda: datetime.now(UTC) + timedelta(minutes=5))
+    code, output, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "FAIL  the clock differs by 300 s" in output or "FAIL  the clock differs by 299 s" in output
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("plan", "--from", "2025-06-04", "--to", "2025-06-02"),
+            "--from 2025-06-04 is after --to 2025-06-02: swap them",
+        ),
+        (("plan", "--from", "2025-06-04", "--to", "2999-01-01"), "--to 2999-01-01 is in the future"),
+        (("plan", "--from", "june", "--to", "2025-06-02"), "--from 'june' is not a date: write it as YYYY-MM-DD"),
+        (("verify",), "does not exist: set CALLS_DATA_DIR"),
+    ],
+)
+def test_a_wrong_command_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    """Exit code 2."""
+    code, _, errors = run(capsys, *arguments)
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CALLS_TIMEZONE", "Mars/Base", "CALLS_TIMEZONE='Mars/Base' is not a time zone"),
+        ("CALLS_API_BASE_URL", "", "CALLS_API_BASE_URL is not set"),
+        ("CALLS_API_TOKEN", "wrong", "denied access"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    """The same words wherever they are met."""
+    monkeypatch.setenv(name, value)
+    code, _, errors = run(capsys, "plan", *DAYS)
+    assert code == (1 if name == "CALLS_API_TOKEN" else 2)
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.usefixtures("environment")
+def test_dotenv_is_read_from_the_working_directory(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Variables that are set already win."""
+    monkeypatch.delenv("CALLS_TIMEZONE", raising=False)
+    (tmp_path / ".env").write_text("CALLS_TIMEZONE=Nowhere/Land\nCALLS_API_TOKEN=other\n")
+    monkeypatch.setenv("CALLS_TIMEZONE", "UTC")
+    assert os.environ["CALLS_API_TOKEN"] == TOKEN
+    assert run(capsys, "plan", *DAYS)[0] == 0
+    monkeypatch.delenv("CALLS_TIMEZONE")
+    assert "Nowhere/Land" in run(capsys, "plan", *DAYS)[2]
+    monkeypatch.setenv("CALLS_TIMEZONE", "UTC")  # what .env set is undone with it
