@@ -14,11 +14,13 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 from calls_assets.api import ApiError, CallsClient, connect
 from calls_assets.derive import derive_day
+from calls_assets.inbox import HIGHEST_REQUEST, Inbox, create_app, join_ranges, parse_ids, run
 from calls_assets.ingest import PlanReport, SweepOptions, coverage, make_plan
-from calls_assets.lake import DAILY_TABLES, CorruptFileError, Finding, Lake, LakeError, verify
+from calls_assets.lake import DAILY_TABLES, SOURCE_KEY, CorruptFileError, Finding, Lake, LakeError, verify
 from calls_assets.settings import Settings, SettingsError, load_environment
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -71,6 +73,16 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_days(summary)
     summary.add_argument("--stats", metavar="URL", help="a simulator's /stats, to show the requests it served")
     summary.set_defaults(command=_summary)
+
+    webhook = commands.add_parser("webhook", help="receive the vendor's webhook deliveries into the inbox")
+    webhook.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
+    webhook.add_argument("--port", type=int, default=8770, help="TCP port, 0 for a free one (default: %(default)s)")
+    webhook.set_defaults(command=_webhook)
+
+    enqueue = commands.add_parser("enqueue", help="put call ids into the inbox, to be read by the next sweep")
+    enqueue.add_argument("ids", nargs="*", metavar="ID", help="an id, or a range such as 2000-2100")
+    enqueue.add_argument("--from-file", metavar="FILE", help="a file of ids and ranges, such as CSV; - for the input")
+    enqueue.set_defaults(command=_enqueue)
 
     simulate = commands.add_parser("simulate", help="run a simulated vendor API with invented calls")
     # Only this command and the tests use the simulator: nothing else is to load it.
@@ -144,12 +156,28 @@ def _verify(_: argparse.Namespace) -> int:
         raise _UsageError(f"the data directory {settings.data_dir} does not exist: set CALLS_DATA_DIR")
     lake = Lake.open(settings.data_dir, on_corrupt=lambda _error: None)
     count = 0
-    for finding in (*verify(lake), *_find_unaccounted(lake, settings), *_find_differences(lake, settings)):
+    for finding in (
+        *_find_foreign(lake, settings),
+        *verify(lake),
+        *_find_unaccounted(lake, settings),
+        *_find_differences(lake, settings),
+    ):
         count += 1
         print(finding)
     days = len(lake.published())
     print(f"{count} findings in {days} days" if count else f"{days} days verified: nothing is wrong")
     return 1 if count else 0
+
+
+def _find_foreign(lake: Lake, settings: Settings) -> Iterator[Finding]:
+    """Finds that the lake is not what the settings say it is."""
+    try:
+        lake.check_binding(settings.timezone.key, settings.api_base_url)
+    except FileNotFoundError:
+        return
+    except LakeError as error:
+        problem, _, remedy = str(error).partition(": ")
+        yield Finding(SOURCE_KEY, problem, remedy)
 
 
 def _find_unaccounted(lake: Lake, settings: Settings) -> Iterator[Finding]:
@@ -167,7 +195,9 @@ def _find_differences(lake: Lake, settings: Settings) -> Iterator[Finding]:
     remedy = "materialize the tables for this day (rebuild_job): the API is not asked"
     for day in lake.published():
         raw = lake.read_day(day)
-        tables = derive_day(raw.versions, day, timezone=settings.timezone, reread_after=settings.reread_after)
+        tables = derive_day(
+            raw.versions, day, events=raw.events, timezone=settings.timezone, reread_after=settings.reread_after
+        )
         for name in DAILY_TABLES:
             try:
                 held = lake.read_table(name, day)
@@ -178,6 +208,47 @@ def _find_differences(lake: Lake, settings: Settings) -> Iterator[Finding]:
             else:
                 if not held.equals(tables[name]):
                     yield Finding(lake.table_key(name, day), "does not show what raw says", remedy)
+
+
+def _webhook(arguments: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    if not settings.webhook_secrets:
+        raise _UsageError("CALLS_WEBHOOK_SECRET is not set: make one with openssl rand -hex 24")
+    lake = Lake.open(settings.data_dir)
+    app = create_app(Inbox(lake.storage), secrets=settings.webhook_secrets, signing_key=settings.webhook_signing_key)
+    return run(app, host=arguments.host, port=arguments.port)
+
+
+def _enqueue(arguments: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    ranges, bad = parse_ids(arguments.ids)
+    problems = [f"{arguments.ids[number - 1]!r} {problem}" for number, problem in bad]
+    if arguments.from_file:
+        more, bad = parse_ids(_read_lines(arguments.from_file))
+        ranges += more
+        problems += [f"{arguments.from_file}, line {number} {problem}" for number, problem in bad]
+    if not ranges and not problems:
+        raise _UsageError("no ids given: name them, or a file with --from-file")
+    for problem in problems:
+        print(f"calls-assets: {problem}", file=sys.stderr)
+    count = sum(last - first + 1 for first, last in join_ranges(ranges))
+    if count > HIGHEST_REQUEST:
+        raise _UsageError(f"{count:,} ids are more than {HIGHEST_REQUEST:,} at once: enqueue them in parts")
+    try:
+        new = Inbox(Lake.open(settings.data_dir).storage).enqueue(ranges, _utc_now()) if ranges else 0
+    except OSError as problem:
+        raise LakeError(f"the ids could not be stored: {(problem.strerror or 'input/output error').lower()}") from None
+    print(f"{new:,} ids enqueued, {count - new:,} were waiting already: the next sweep of today reads them")
+    return 1 if problems else 0
+
+
+def _read_lines(name: str) -> list[str]:
+    if name == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        return Path(name).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError as problem:
+        raise _UsageError(f"{name} cannot be read: {(problem.strerror or 'no reason').lower()}") from None
 
 
 def _doctor(_: argparse.Namespace) -> int:

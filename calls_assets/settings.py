@@ -51,6 +51,8 @@ class Settings:
         max_attempts: Attempts per id and sweep.
         backfill_days_per_run: Days per run of a backfill; 0 means the whole range in one run.
         id_scan: Whether ids are dense, so that days can be located and the frontier probed.
+        webhook_secrets: Any of these lets a delivery of the webhook in; several while they are rotated.
+        webhook_signing_key: Key of the signature that a delivery must carry; None for no signatures.
     """
 
     data_dir: Path = Path("data")
@@ -66,6 +68,8 @@ class Settings:
     max_attempts: int = 5
     backfill_days_per_run: int = 7
     id_scan: bool = True
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    webhook_signing_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -99,6 +103,14 @@ class Settings:
             max_attempts=_parse_whole(values, "CALLS_API_MAX_ATTEMPTS", 5, 1, 20),
             backfill_days_per_run=_parse_whole(values, "CALLS_BACKFILL_DAYS_PER_RUN", 7, 0, 10_000),
             id_scan=_parse_switch(values.get("CALLS_ID_SCAN", "on")),
+            webhook_secrets=tuple(
+                _parse_secret("CALLS_WEBHOOK_SECRET", text)
+                for text in values.get("CALLS_WEBHOOK_SECRET", "").split(",")
+                if text.strip()
+            ),
+            webhook_signing_key=_parse_secret("CALLS_WEBHOOK_SIGNING_KEY", values["CALLS_WEBHOOK_SIGNING_KEY"])
+            if "CALLS_WEBHOOK_SIGNING_KEY" in values
+            else None,
         )
 
     def api_problem(self) -> str | None:
@@ -178,6 +190,15 @@ def _parse_whole(values: Mapping[str, str], name: str, default: int, lowest: int
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
         raise SettingsError(f"{name}={text!r} is not a whole number from {lowest} to {highest}")
     return int(text)
+
+
+def _parse_secret(name: str, text: str) -> str:
+    # What may stand in a path and in a header alike.
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", text.strip()):
+        raise SettingsError(
+            f"{name} needs secrets of 16 to 200 letters, digits or ._~- each: make one with openssl rand -hex 24"
+        )
+    return text.strip()
 
 
 def _parse_switch(text: str) -> bool:

@@ -1,6 +1,14 @@
-"""The vendor's API: how to ask it (`client`), what it says (`contract`), what can go wrong (`errors`)."""
+"""The vendor's API: how to ask it (`client`), what it says (`contract`, `events`), what can go wrong (`errors`)."""
 
-from calls_assets.api.client import Answer, CallsClient, ClientConfig, ClientStats, check_call_id, parse_retry_after
+from calls_assets.api.client import (
+    HIGHEST_ID,
+    Answer,
+    CallsClient,
+    ClientConfig,
+    ClientStats,
+    check_call_id,
+    parse_retry_after,
+)
 from calls_assets.api.connect import connect
 from calls_assets.api.contract import Call, ExternalNumber, Leg, Recording, decode_call, payload_fields
 from calls_assets.api.errors import (
@@ -12,8 +20,10 @@ from calls_assets.api.errors import (
     RequestRefusedError,
     TransientError,
 )
+from calls_assets.api.events import Event, decode_event
 
 __all__ = [
+    "HIGHEST_ID",
     "AccessDeniedError",
     "Answer",
     "ApiError",
@@ -22,6 +32,7 @@ __all__ = [
     "ClientConfig",
     "ClientStats",
     "ContractError",
+    "Event",
     "ExternalNumber",
     "Leg",
     "PermanentError",
@@ -32,6 +43,7 @@ __all__ = [
     "check_call_id",
     "connect",
     "decode_call",
+    "decode_event",
     "parse_retry_after",
     "payload_fields",
 ]

@@ -1,10 +1,10 @@
 """What can go wrong between us and the vendor's API.
 
     ApiError
-    ├── PermanentError             asking again gives the same: stops the run
-    │   ├── AccessDeniedError      401 or 403, and reading the token again did not help
-    │   ├── RedirectRefusedError   3xx: the token would go to another address
-    │   └── RequestRefusedError    any other status that is neither 200, 404 nor worth a retry
+    ├── PermanentError             asking again gives the same
+    │   ├── AccessDeniedError      401 or 403, and reading the token again did not help: stops the run at once
+    │   ├── RedirectRefusedError   3xx: the token would go to another address; several in a row stop the run
+    │   └── RequestRefusedError    any other status that is neither 200, 404 nor worth a retry; the same
     ├── TransientError             one id used up its attempts; others may well succeed
     └── ContractError              a 200 whose body is not what the vendor documents: quarantined
 
@@ -19,7 +19,7 @@ class ApiError(Exception):
 
 
 class PermanentError(ApiError):
-    """Asking again gives the same answer: the run has to stop."""
+    """Asking again gives the same answer."""
 
 
 class AccessDeniedError(PermanentError):

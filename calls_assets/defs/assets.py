@@ -19,8 +19,16 @@ from calls_assets.defs.metadata import describe_coverage, describe_sweep, descri
 from calls_assets.defs.partitions import to_days
 from calls_assets.defs.resources import CallsApi, LakeStore
 from calls_assets.derive import publish_agents, publish_day
-from calls_assets.ingest import SweepFailedError, SweepReport, sweep
-from calls_assets.lake import CALL_RECORDS, DAILY_TABLES, TABLES, CorruptFileError, Lake, LakeError
+from calls_assets.inbox import Inbox
+from calls_assets.ingest import (
+    SweepFailedError,
+    SweepReport,
+    group_waiting,
+    list_wanted,
+    settle_waiting,
+    sweep,
+)
+from calls_assets.lake import CALL_EVENTS, CALL_RECORDS, DAILY_TABLES, TABLES, CorruptFileError, Lake, LakeError
 from calls_assets.settings import Settings, SettingsError
 
 POOL = "calls_api"
@@ -75,11 +83,31 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
     ) -> _Events:
         yield from _sweep_days(context, config, calls_api, lake_store, partitions)
 
+    @dg.asset(
+        deps=["call_records"],
+        partitions_def=partitions,
+        backfill_policy=policy,
+        group_name="raw",
+        owners=OWNERS,
+        kinds={"python", "parquet"},
+        description=(
+            f"{CALL_EVENTS.description} Materializing a day takes its deliveries out of the inbox, once their calls "
+            "are read."
+        ),
+        metadata={"dagster/column_schema": describe_table(CALL_EVENTS)["dagster/column_schema"]},
+    )
+    def call_events(
+        context: dg.AssetExecutionContext,
+        calls_api: dg.ResourceParam[CallsApi],
+        lake_store: dg.ResourceParam[LakeStore],
+    ) -> _Events:
+        yield from _land_events(context, calls_api, lake_store)
+
     @dg.multi_asset(
         specs=[
             dg.AssetSpec(
                 name,
-                deps=["call_records"],
+                deps=["call_records", "call_events"],
                 group_name="tables",
                 owners=OWNERS,
                 kinds={"python", "parquet"},
@@ -118,7 +146,7 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
             raise dg.Failure(description=str(error), allow_retries=False) from None
         return dg.MaterializeResult(metadata={"dagster/row_count": count})
 
-    return [call_records, tables, agents]
+    return [call_records, call_events, tables, agents]
 
 
 def _sweep_days(
@@ -147,6 +175,9 @@ def _sweep_days(
         lake = store.open(note)
         lake.bind(api.settings.timezone.key, api.settings.api_base_url)
 
+        waiting = group_waiting(Inbox(lake.storage), api.settings, api.today())
+        wanted = list_wanted([item for day in days for item in waiting.get(day, ())], api.settings.timezone, api.now())
+
         async def run() -> SweepReport:
             async with client:
                 return await sweep(
@@ -157,6 +188,7 @@ def _sweep_days(
                     now=api.now,
                     reread_final=config.reread_final,
                     wide=config.look_far_ahead,
+                    wanted=wanted,
                     log=context.log.info,
                 )
 
@@ -194,6 +226,27 @@ def _sweep_days(
             for outcome in check_records(lake, report.coverage[day], options=api.options, now=api.now)
         ),
     )
+
+
+def _land_events(context: dg.AssetExecutionContext, api: CallsApi, store: LakeStore) -> _Events:
+    """Lands the deliveries that wait for the run's days."""
+    days = to_days(context.partition_keys)
+    try:
+        lake = store.open()
+        inbox = Inbox(lake.storage)
+        waiting = group_waiting(inbox, api.settings, api.today())
+        items = [item for day in days for item in waiting.get(day, ())]
+        landed = settle_waiting(lake, inbox, items, api.settings, api.now())
+        counts = {day: len(lake.read_events(day)) for day in days}
+    except LakeError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    if landed:
+        context.log.info(f"{landed:,} deliveries of the webhook landed")
+    for day in days:
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": counts[day]}, asset_key="call_events", partition_key=day.isoformat()
+        )
+    yield dg.MaterializeResult(asset_key="call_events")
 
 
 def _publish_days(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from calls_assets.api import CallsClient, connect
 from calls_assets.ingest import SweepOptions
@@ -41,6 +41,10 @@ class CallsApi:
     def options(self) -> SweepOptions:
         """What a sweep needs to know of the settings."""
         return SweepOptions.from_settings(self.settings)
+
+    def today(self) -> date:
+        """Gives the local day."""
+        return self.now().astimezone(self.settings.timezone).date()
 
     @staticmethod
     def now() -> datetime:

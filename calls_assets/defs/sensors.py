@@ -1,7 +1,7 @@
-"""Sensors: `new_call_ids` looks beyond the highest stored id and starts a sweep when the API has more.
+"""Sensors: `new_call_ids` looks beyond the highest stored id, `call_inbox` into the inbox; both start sweeps.
 
-A tick asks at most two ids and stores nothing: what it saw is found again by the sweep. Its cursor is not used, and its
-runs have no run keys: a lost tick or a failed run costs nothing but time.
+A tick of `new_call_ids` asks at most two ids and stores nothing: what it saw is found again by the sweep. Cursors are
+not used, and runs have no run keys: a lost tick or a failed run costs nothing but time.
 """
 
 import asyncio
@@ -13,11 +13,15 @@ from calls_assets.api import ApiError
 from calls_assets.defs.jobs import SWEEP_JOB
 from calls_assets.defs.resources import CallsApi, LakeStore
 from calls_assets.defs.runs import SILENT_FOR, end_dead_runs, is_in_flight, pause_after_failures
-from calls_assets.ingest import probe_new_calls
+from calls_assets.inbox import Inbox, is_due
+from calls_assets.ingest import group_waiting, probe_new_calls
 from calls_assets.lake import Lake, LakeError
 from calls_assets.settings import Settings, SettingsError
 
 INTERVAL_SECONDS = 30
+INBOX_INTERVAL_SECONDS = 5
+"""A look at the inbox asks the API nothing."""
+
 CATCH_UP_DAYS = 31
 """Days that a sensor or the nightly schedule makes up for after an outage; more is a backfill's matter."""
 
@@ -71,7 +75,44 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             run_requests=[dg.RunRequest(partition_key=day.isoformat(), tags={"dagster/priority": "10"}) for day in days]
         )
 
-    return [new_call_ids]
+    @dg.sensor(
+        name="call_inbox",
+        job_name=SWEEP_JOB,
+        minimum_interval_seconds=INBOX_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Sweeps the days for which deliveries of the webhook, or ids that a user named, wait in the inbox.",
+    )
+    def call_inbox(
+        context: dg.SensorEvaluationContext,
+        calls_api: dg.ResourceParam[CallsApi],
+        lake_store: dg.ResourceParam[LakeStore],
+    ) -> dg.SensorResult | dg.SkipReason:
+        now, today = calls_api.now(), calls_api.today()
+        try:
+            waiting = group_waiting(Inbox(lake_store.open().storage), settings, today)
+        except (LakeError, OSError) as error:
+            return dg.SkipReason(f"could not look: {error}")
+        due = sorted(day for day, items in waiting.items() if any(is_due(item, now) for item in items))
+        if not due:
+            count = sum(map(len, waiting.values()))
+            return dg.SkipReason(f"{count} waiting, none is due" if count else "nothing waits")
+        problem = settings.api_problem()
+        if problem is not None:
+            return dg.SkipReason(problem)
+        days = [
+            day
+            for day in due
+            if settings.start_date <= day
+            and not is_in_flight(context.instance, day)
+            and pause_after_failures(context.instance, day, now) is None
+        ]
+        if not days:
+            return dg.SkipReason("sweeps of the days waiting are under way, or have failed just now")
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(partition_key=day.isoformat(), tags={"dagster/priority": "10"}) for day in days]
+        )
+
+    return [new_call_ids, call_inbox]
 
 
 async def _probe(api: CallsApi, lake: Lake) -> bool:

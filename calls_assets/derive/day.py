@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter, itemgetter
@@ -22,11 +22,14 @@ import pyarrow.compute as pc
 
 from calls_assets.api.contract import Call, Leg, decode_call, payload_fields
 from calls_assets.api.errors import ContractError
+from calls_assets.api.events import Event, decode_event
 from calls_assets.lake.schemas import DAILY_TABLES, TABLES
 
 _CALLS_PER_CHUNK = 5_000
 _CALLS = TABLES["calls"].schema
 _CHILDREN = {name: TABLES[name].schema for name in DAILY_TABLES if name != "calls"}
+_FROM_EVENT = frozenset({"ended_at", "waiting_seconds", "is_abandoned"})
+_EVENT_COLUMNS = ("call_id", "payload")
 _MINUTE_US = 60_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,6 +42,7 @@ def derive_day(
     *,
     timezone: ZoneInfo,
     reread_after: tuple[timedelta, ...],
+    events: pa.Table | None = None,
     calls_per_chunk: int = _CALLS_PER_CHUNK,
 ) -> dict[str, pa.Table]:
     """Derives every daily table of a day.
@@ -51,18 +55,20 @@ def derive_day(
         day: The local day.
         timezone: Decides which calls are the day's, and what their wall clock showed.
         reread_after: Ages after the start at which a call is read again, rising; past the last an ended call is final.
+        events: Deliveries of the webhook (schema `CALL_EVENTS`), in any order; of each call the newest decides.
         calls_per_chunk: Calls decoded at a time: bounds the Python objects alive, no influence on the result.
 
     Returns:
         Each name of `DAILY_TABLES` with its table: the registry's schema and order of rows.
     """
     valid = _Valid.of_versions(versions, timezone)
+    newest_events = _decode_events(events)
     is_here = valid.local_day == np.datetime64(day, "D")
     batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in DAILY_TABLES}
     for first in range(0, len(valid.first_row), calls_per_chunk):
         with _paused_collector():
             chunk = _decode_chunk(valid, is_here, slice(first, first + calls_per_chunk))
-            batches["calls"].append(_make_calls(valid, chunk, reread_after))
+            batches["calls"].append(_make_calls(valid, chunk, newest_events, reread_after))
             for name, schema in _CHILDREN.items():
                 by_column = zip(*chunk.children[name], strict=True)
                 columns = dict(zip(schema.names, by_column, strict=True)) if chunk.children[name] else {}
@@ -283,7 +289,20 @@ _COMPUTED: dict[str, Callable[[Call], object]] = {
 }
 
 
-def _make_calls(valid: _Valid, chunk: _Chunk, reread_after: tuple[timedelta, ...]) -> pa.RecordBatch:
+def _decode_events(events: pa.Table | None) -> dict[int, Event]:
+    """Gives the newest delivery of each call, among those that the contract takes."""
+    newest: dict[int, Event] = {}
+    if events is not None:
+        order = [("call_id", "ascending"), ("received_at", "ascending"), ("payload", "ascending")]
+        for call_id, payload in zip(*(events.sort_by(order)[name].to_pylist() for name in _EVENT_COLUMNS), strict=True):
+            with suppress(ContractError):
+                newest[call_id] = decode_event(payload)
+    return newest
+
+
+def _make_calls(
+    valid: _Valid, chunk: _Chunk, events: Mapping[int, Event], reread_after: tuple[timedelta, ...]
+) -> pa.RecordBatch:
     """Makes the rows of `calls`: what the bodies say, and how they were read."""
     row, first_row = np.array(chunk.rows, dtype=np.int64), np.array(chunk.first_rows, dtype=np.int64)
     decisive, first = valid.rows.take(pa.array(row)), valid.rows.take(pa.array(first_row))
@@ -304,10 +323,6 @@ def _make_calls(valid: _Valid, chunk: _Chunk, reread_after: tuple[timedelta, ...
         "is_ended": decisive["is_ended"],
         "agent_leg_count": [leg_count[call.id] for call in chunk.calls],
         "answered_leg_count": [answered_leg_count[call.id] for call in chunk.calls],
-        # Only the webhook tells these.
-        "ended_at": [None] * len(row),
-        "waiting_seconds": [None] * len(row),
-        "is_abandoned": [None] * len(row),
         "read_count": reads,
         "first_read_at": first["first_read_at"],
         "last_read_at": decisive["last_read_at"],
@@ -316,6 +331,8 @@ def _make_calls(valid: _Valid, chunk: _Chunk, reread_after: tuple[timedelta, ...
         **{name: [compute(call) for call in chunk.calls] for name, compute in _COMPUTED.items()},
     }
     for name in _CALLS.names:
-        if name not in columns:
+        if name in _FROM_EVENT:
+            columns[name] = [getattr(events.get(call.id), name, None) for call in chunk.calls]
+        elif name not in columns:
             columns[name] = list(map(attrgetter(name), chunk.calls))
     return _make_batch(columns, _CALLS)

@@ -60,7 +60,7 @@ def publish_day(
     replaced: set[str] = set()
     for _ in range(_ATTEMPTS):
         raw = lake.read_day(day)
-        tables = derive_day(raw.versions, day, timezone=timezone, reread_after=reread_after)
+        tables = derive_day(raw.versions, day, events=raw.events, timezone=timezone, reread_after=reread_after)
         replaced |= {name for name in DAILY_TABLES if name in names and lake.write_table(name, day, tables[name])}
         if lake.is_current(raw):
             if set(names) >= set(DAILY_TABLES):

@@ -11,10 +11,12 @@ from calls_assets.ingest.sweep import (
     PlanReport,
     SweepFailedError,
     SweepReport,
+    Wanted,
     make_plan,
     probe_new_calls,
     sweep,
 )
+from calls_assets.ingest.waiting import group_waiting, list_wanted, settle_waiting
 
 __all__ = [
     "CallSource",
@@ -23,10 +25,14 @@ __all__ = [
     "SweepFailedError",
     "SweepOptions",
     "SweepReport",
+    "Wanted",
     "coverage",
     "due_days",
+    "group_waiting",
+    "list_wanted",
     "make_plan",
     "overdue_count",
     "probe_new_calls",
+    "settle_waiting",
     "sweep",
 ]

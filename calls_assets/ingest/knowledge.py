@@ -75,7 +75,7 @@ class Knowledge:
         self.known: dict[int, Known] = {}
         self.loaded_days: set[date] = set()
         self.highest = 0
-        """The highest id known to exist; 0 when none is."""
+        """The highest id of a call; 0 when none is known."""
         self._places: dict[int, dict[date, Known]] = {}
         """Newest read by day, of the ids that are stored in several days or in another than they start in."""
         self._bounds: dict[date, tuple[int, int]] = {}
@@ -166,6 +166,10 @@ class Knowledge:
 
     def _keep_newest(self, id_: int, state: Known) -> None:
         held = self.known.get(id_)
+        if (
+            state.kind is Kind.CALL
+        ):  # an answer that breaks the contract may be an error page: no sign that the id exists
+            self.highest = max(self.highest, id_)
         # The same read can be stored in two days (a call that moved) and an id can be missing in one and found in
         # another: the newest read wins, and of equal reads the one stored where the call starts.
         if held is None or state.read_us > held.read_us or (state.read_us == held.read_us and self._is_home(state)):
@@ -175,8 +179,6 @@ class Knowledge:
                 self._sorted = None
             elif self._starts.pop(id_, None) is not None:
                 self._sorted = None
-            if state.kind is not Kind.MISSING:
-                self.highest = max(self.highest, id_)
 
     def _is_home(self, state: Known) -> bool:
         if state.day not in self._bounds:

@@ -76,7 +76,7 @@ def is_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: 
     before_us, after_us = knowledge.neighbours_us(id_)
     if state.kind is Kind.MISSING and after_us is None:
         return False  # beyond the frontier: nothing to find there yet, the frontier probe looks
-    if after_us is not None and state.read_us <= after_us and state.kind is Kind.MISSING:
+    if after_us is not None and state.read_us <= after_us:
         return now_us > state.read_us
     anchor_us = before_us
     if anchor_us is None:
@@ -118,9 +118,7 @@ def due_days(lake: Lake, *, now: datetime, options: SweepOptions) -> list[date]:
 
     A day is not opened when its tables were made from the raw it has and all its ids were read after its last rung.
     """
-    stored: dict[date, set[str]] = {}
-    for segment in lake.segments():
-        stored.setdefault(segment.day, set()).add(segment.key)
+    stored = lake.raw_keys()
     published = lake.published()
     due = []
     for day, keys in sorted(stored.items()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import decode_call
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
-from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of
+from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
 from calls_assets.ingest.plan import SweepOptions, due_ids
@@ -119,6 +119,19 @@ class SweepFailedError(Exception):
         self.report = report
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Why an id that somebody named is to be read.
+
+    Attributes:
+        since: A read at this instant or later (UTC) will do.
+        day: The day the call is said to be in; None when nobody knows.
+    """
+
+    since: datetime
+    day: date | None = None
+
+
 async def sweep(
     lake: Lake,
     client: CallSource,
@@ -128,6 +141,7 @@ async def sweep(
     now: Callable[[], datetime],
     reread_final: bool = False,
     wide: bool = False,
+    wanted: Mapping[int, Wanted] | None = None,
     log: Callable[[str], None],
 ) -> SweepReport:
     """Makes the raw records of the days complete as of now.
@@ -140,6 +154,7 @@ async def sweep(
         now: The clock (UTC).
         reread_final: Ask again for every id of the days.
         wide: Look far ahead of the highest id, over long runs of missing ids.
+        wanted: Ids that somebody named, wherever they stand.
         log: Takes one progress line every few seconds.
 
     Raises:
@@ -149,6 +164,7 @@ async def sweep(
     work = _Sweep(lake, client, options, now, log)
     ordered = sorted(set(days))
     try:
+        await work.run_wanted(wanted or {}, ordered)
         for group in _group(ordered):
             await work.run_group(group, reread_final=reread_final, wide=wide)
     except _NoAnswerError as problem:
@@ -213,9 +229,19 @@ async def probe_new_calls(
         if top:
             break
     for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
-        if (await client.fetch(id_)).http_status != 404:
+        if _holds_call(await client.fetch(id_)):
             return True
     return False
+
+
+def _holds_call(answer: Answer) -> bool:
+    if answer.body is None:
+        return False
+    try:
+        decode_call(answer.call_id, answer.body)
+    except ContractError:
+        return False
+    return True
 
 
 def _group(days: Sequence[date]) -> list[list[date]]:
@@ -304,13 +330,28 @@ class _Sweep:
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
         self._touched: set[date] = set()
+        self._wanted: Mapping[int, Wanted] = {}
         self._moved: dict[tuple[date, date], set[int]] = {}
         self._failed: set[int] = set()
         self._doubtful: set[int] = set()
+        self._refused: set[int] = set()
         self._refusals = 0
         self._silence = _Silence()
         self._landed = self._missing = self._quarantined = 0
         self._coverage: dict[date, Coverage] = {}
+
+    async def run_wanted(self, wanted: Mapping[int, Wanted], days: list[date]) -> None:
+        """Asks for ids that somebody named and that were not read since."""
+        if not wanted:
+            return
+        self._days, self._wanted = days, wanted
+        self.knowledge = Knowledge(self._options.timezone)
+        self._segments = self._lake.segments()
+        for first, last in to_ranges(sorted(wanted)):
+            await asyncio.to_thread(self.knowledge.load_range, self._lake, self._segments, first, last)
+        known = self.knowledge.known
+        await self._fetch(id_ for id_ in wanted if id_ not in known or known[id_].read_us < to_us(wanted[id_].since))
+        await self.land()
 
     async def run_group(self, days: list[date], *, reread_final: bool, wide: bool) -> None:
         """Sweeps consecutive days."""
@@ -325,12 +366,13 @@ class _Sweep:
         )
         if found:
             first, last = await self._widen(days, first, last)
-        # Ids that were asked for before their time (404, and a later id has begun since) are due now.
+        # Ids that were asked for before their time (no call, and a later id has begun since) are due now.
         late = [id_ for id_ in self._due(days, (first, last)) if id_ not in again]
-        await self._fetch([id_ for id_ in late if known[id_].kind is Kind.MISSING])
+        await self._fetch([id_ for id_ in late if known[id_].kind is not Kind.CALL])
         # One more round for the ids that failed or were answered with something else: what hindered single ones has
         # probably passed, and old days have no next rung.
-        second_round, self._failed = (self._failed - failed_before) | self._doubtful, failed_before
+        second_round = (self._failed - failed_before - self._refused) | self._doubtful
+        self._failed = failed_before | self._refused
         if second_round:
             await self.land()  # files the undated answers before there are newer ones
             await self._fetch(sorted(second_round))
@@ -412,9 +454,9 @@ class _Sweep:
         await self._fetch([id_ for id_ in self._look_up(ids) if id_ not in self.knowledge.known])
 
     async def _ask_missing(self, ids: Iterable[int]) -> None:
-        """Asks for ids that no stored day knows, or knows to be missing."""
+        """Asks for ids that no stored day knows a call of."""
         known = self.knowledge.known
-        await self._fetch([i for i in self._look_up(ids) if i not in known or known[i].kind is Kind.MISSING])
+        await self._fetch([i for i in self._look_up(ids) if i not in known or known[i].kind is not Kind.CALL])
 
     def _look_up(self, ids: Iterable[int]) -> list[int]:
         """Loads whatever days the ids may be stored in."""
@@ -447,6 +489,7 @@ class _Sweep:
                     if self._refusals >= _REFUSALS_IN_A_ROW:
                         raise
                     self._failed.add(id_)
+                    self._refused.add(id_)
                     self._silence.end()
                 else:
                     self._refusals = 0
@@ -517,8 +560,9 @@ class _Sweep:
             home = day_of(started_us, zone)
         else:
             started_us = 0
-            home = before.day if before else self._days[0]
-        days = {home} if before or started_at else set()
+            named = self._wanted[id_].day if id_ in self._wanted else None
+            home = before.day if before else named or self._days[0]
+        days = {home} if before or started_at or id_ in self._wanted else set()
         if before is not None:
             days.add(before.day)  # so that each day's raw alone tells that the id is elsewhere now
         if before is not None and before.kind is Kind.CALL:

@@ -144,7 +144,8 @@ def _comments(table: Table) -> dict[str, str]:
 def _create(connection: duckdb.DuckDBPyConnection, name: str, query: str, comment: str, columns: dict[str, str]) -> str:
     connection.execute(f"CREATE VIEW {name} AS {query}")
     connection.execute(f"COMMENT ON VIEW {name} IS {_quote(comment)}")
-    for column, *_ in connection.execute(f"DESCRIBE {name}").fetchall():
+    held = connection.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [name]).fetchall()
+    for (column,) in held:
         connection.execute(f"COMMENT ON COLUMN {name}.{column} IS {_quote(columns[column])}")
     return name
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from calls_assets.lake.mart_schemas import MARTS
-from calls_assets.lake.schemas import CALL_RECORDS, TABLES, Table, describe
+from calls_assets.lake.schemas import CALL_EVENTS, CALL_RECORDS, TABLES, Table, describe
 
 _ORDER = (
     "calls",
@@ -82,6 +82,7 @@ def render_data_dictionary() -> str:
         *("\n".join(_render(mart)) for mart in MARTS.values()),
         _LIMITS,
         "\n".join(_render(CALL_RECORDS, raw=True)),
+        "\n".join(_render(CALL_EVENTS, raw=True)),
     ]
     return "\n".join(parts)
 
@@ -93,7 +94,7 @@ def _render(table: Table, *, raw: bool = False) -> Iterator[str]:
     keys = ", ".join(f"`{name}`" for name in table.key)
     order = ", ".join(f"`{name}`" for name in table.sort_by)
     if raw:
-        yield f"Files: `raw/{table.name}/call_date=YYYY-MM-DD/<segment>.parquet`. A newer answer wins."
+        yield f"Files: `raw/{table.name}/call_date=YYYY-MM-DD/<segment>.parquet`. The newest wins."
     else:
         place = f"call_date=YYYY-MM-DD/{table.name}" if table.is_daily else table.name
         yield f"Key: {keys}. Order: {order}. Files: `{table.tree}/{table.name}/{place}.parquet`."

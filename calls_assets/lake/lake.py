@@ -5,6 +5,7 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
 
     lake.json                                                            source and time zone of the days
     raw/call_records/call_date=D/<uuid7>_<lowest id>_<highest id>.parquet  segments
+    raw/call_events/call_date=D/<uuid7>.parquet                          deliveries of the webhook
     tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
     marts/<mart>/call_date=D/<mart>.parquet
     published/D.json                                                     which raw the tables of D show
@@ -13,12 +14,14 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,14 +31,15 @@ import uuid6
 from calls_assets.lake import parquet
 from calls_assets.lake.errors import CorruptFileError, LakeError
 from calls_assets.lake.mart_schemas import DATASETS
-from calls_assets.lake.raw import Read, merge_rows, reads_to_rows, rows_to_newest, rows_to_versions
-from calls_assets.lake.schemas import CALL_RECORDS, INDEX, INSTANT
+from calls_assets.lake.raw import Read, merge_events, merge_rows, reads_to_rows, rows_to_newest, rows_to_versions
+from calls_assets.lake.schemas import CALL_EVENTS, CALL_RECORDS, INDEX, INSTANT
 from calls_assets.lake.storage import LocalStorage, Storage, StoredFile
 
 RAW_PREFIX = "raw/call_records/"
+EVENTS_PREFIX = "raw/call_events/"
 TABLES_PREFIX = "tables/"
 SET_ASIDE_SUFFIX = ".damaged"
-_SOURCE_KEY = "lake.json"
+SOURCE_KEY = "lake.json"
 _PUBLISHED_PREFIX = "published/"
 _COMPACT_BYTES = 64 * 2**20
 _COMPACT_SEGMENTS = 8
@@ -43,6 +47,7 @@ _LIST_AGAIN = 20
 _SEGMENT = re.compile(
     r"raw/call_records/call_date=(?P<day>\d{4}-\d\d-\d\d)/[0-9a-f-]{36}_(?P<lowest>\d{1,19})_(?P<highest>\d{1,19})\.parquet"
 )
+_EVENTS_FILE = re.compile(r"raw/call_events/call_date=(?P<day>\d{4}-\d\d-\d\d)/[0-9a-f-]{36}\.parquet")
 _INDEX_COLUMNS = ("call_id", "fetched_at", "http_status", "started_at", "is_ended", "error", "content_hash", "reads")
 
 
@@ -67,17 +72,19 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class RawDay:
-    """The reads of one day.
+    """The reads and events of one day.
 
     Attributes:
         day: The day.
         segment_keys: The files they came from.
         versions: One row per run of equal answers about an id (schema `schemas.VERSIONS`).
+        events: One row per delivery (schema `schemas.CALL_EVENTS`), by call and reception.
     """
 
     day: date
     segment_keys: frozenset[str]
     versions: pa.Table
+    events: pa.Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,13 @@ class Published:
 
     segment_keys: frozenset[str]
     settled_at: datetime | None
+
+
+def _select(key: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError, ValueError):
+        raise CorruptFileError(key, "its columns are not those of its kind") from None
 
 
 def _raise_corrupt(error: CorruptFileError) -> None:
@@ -131,21 +145,33 @@ class Lake:
         Raises:
             LakeError: The lake has days of another zone, or was filled from another source.
         """
-        content = json.dumps({"source": base_url, "timezone": timezone}).encode()
         try:
-            held = self._read(_SOURCE_KEY)
+            self.check_binding(timezone, base_url)
         except FileNotFoundError:
             if base_url is None:
                 return
-            with _explained(f"write {_SOURCE_KEY}"), contextlib.suppress(FileExistsError):
-                self.storage.put_new(_SOURCE_KEY, content)
-                return
-            held = self._read(_SOURCE_KEY)
+            with _explained(f"write {SOURCE_KEY}"), contextlib.suppress(FileExistsError):
+                self.storage.put_new(SOURCE_KEY, _make_binding(timezone, base_url))
+            self.check_binding(timezone, base_url)
+
+    def check_binding(self, timezone: str, base_url: str | None = None) -> None:
+        """Compares what the lake remembers to be filled from with the settings.
+
+        Args:
+            timezone: Zone of the days.
+            base_url: The API; None leaves it out.
+
+        Raises:
+            FileNotFoundError: It remembers nothing yet.
+            LakeError: They differ.
+        """
+        held = self._read(SOURCE_KEY)
         try:
             known = json.loads(held)
             source, zone = known["source"], known["timezone"]
         except (ValueError, KeyError, TypeError):
-            raise LakeError(f"{_SOURCE_KEY} is not readable: restore it as {content.decode()}") from None
+            content = _make_binding(timezone, base_url).decode()
+            raise LakeError(f"{SOURCE_KEY} is not readable: restore it as {content}") from None
         if zone != timezone:
             raise LakeError(
                 f"this lake has the days of {zone} and is now asked for days of {timezone}: "
@@ -193,15 +219,81 @@ class Lake:
 
     def copy_reads(self, call_ids: Collection[int], source: date, target: date) -> None:
         """Stores what one day knows of some ids under another day too: a call that moves takes its history along."""
+        wanted = pa.array(sorted(call_ids), pa.int64())
         _, rows = self._read_rows(source, None)
-        rows = rows.filter(pc.is_in(rows["call_id"], value_set=pa.array(sorted(call_ids), pa.int64())))
+        rows = rows.filter(pc.is_in(rows["call_id"], value_set=wanted))
         if len(rows):
             self._put_segment(target, merge_rows(rows))
+        _, events = self._read_events(source)
+        self.land_events(target, events.filter(pc.is_in(events["call_id"], value_set=wanted)))
+
+    def land_events(self, day: date, events: pa.Table) -> None:
+        """Stores deliveries under a day: durable when this returns.
+
+        Args:
+            day: The day.
+            events: Rows of the schema `CALL_EVENTS`; those that are stored there already are left out.
+
+        Raises:
+            LakeError: They cannot be written; nothing stored before is touched.
+        """
+        _, held = self._read_events(day)
+        known = set(zip(*(held[name].to_pylist() for name in CALL_EVENTS.key), strict=True))
+        rows = [row for row in events.to_pylist() if tuple(row[name] for name in CALL_EVENTS.key) not in known]
+        if rows:
+            self._put_events(day, pa.Table.from_pylist(rows, CALL_EVENTS.schema))
+
+    def _put_events(self, day: date, events: pa.Table) -> None:
+        key = f"{EVENTS_PREFIX}call_date={day}/{uuid6.uuid7()}.parquet"
+        data = parquet.encode(key, merge_events(events))
+        with _explained(f"write {key}"):
+            self.storage.put_new(key, data)
+
+    def event_files(self, day: date | None = None) -> list[tuple[date, str]]:
+        """Lists the files of deliveries of a day, or of all days."""
+        prefix = EVENTS_PREFIX if day is None else f"{EVENTS_PREFIX}call_date={day}/"
+        matches = (_EVENTS_FILE.fullmatch(file.key) for file in self.list_files(prefix))
+        return [(date.fromisoformat(match["day"]), match[0]) for match in matches if match]
+
+    def read_events_file(self, key: str) -> pa.Table:
+        """Reads one file of deliveries (schema `CALL_EVENTS`).
+
+        Raises:
+            FileNotFoundError: It is gone.
+            CorruptFileError: It is damaged.
+        """
+        return _select(key, parquet.decode(key, self._read(key)), CALL_EVENTS.schema)
+
+    def read_events(self, day: date) -> pa.Table:
+        """Gives the deliveries of a day (schema `CALL_EVENTS`), by call and reception.
+
+        Raises:
+            CorruptFileError: A file is damaged (unless `on_corrupt` lets it pass).
+        """
+        return self._read_events(day)[1]
+
+    def _read_events(self, day: date) -> tuple[frozenset[str], pa.Table]:
+        keys, events = self._read_all(
+            day,
+            lambda: [key for _, key in self.event_files(day)],
+            self.read_events_file,
+            CALL_EVENTS.schema.empty_table(),
+        )
+        return keys, merge_events(events)
+
+    def raw_keys(self) -> dict[date, set[str]]:
+        """Lists the files of raw by day."""
+        stored: dict[date, set[str]] = {}
+        for segment in self.segments():
+            stored.setdefault(segment.day, set()).add(segment.key)
+        for day, key in self.event_files():
+            stored.setdefault(day, set()).add(key)
+        return stored
 
     def _put_segment(self, day: date, rows: pa.Table) -> Segment:
         lowest, highest = rows["call_id"][0].as_py(), rows["call_id"][-1].as_py()
         key = f"{RAW_PREFIX}call_date={day}/{uuid6.uuid7()}_{lowest}_{highest}.parquet"
-        data = parquet.encode(rows)
+        data = parquet.encode(key, rows)
         with _explained(f"write {key}"):
             self.storage.put_new(key, data)
         return Segment(day, key, lowest, highest, len(data))
@@ -225,25 +317,31 @@ class Lake:
         )
 
     def read_day(self, day: date) -> RawDay:
-        """Gives all reads of a day.
+        """Gives all reads and events of a day.
 
         Raises:
             CorruptFileError: A segment is damaged (unless `on_corrupt` lets it pass).
         """
         keys, rows = self._read_rows(day, None)
-        return RawDay(day, keys, rows_to_versions(rows))
+        event_keys, events = self._read_events(day)
+        return RawDay(day, keys | event_keys, rows_to_versions(rows), events)
 
     def is_current(self, raw: RawDay) -> bool:
         """Tells whether a day's raw still is what was read."""
-        return raw.segment_keys == {segment.key for segment in self.segments(raw.day)}
+        held = {segment.key for segment in self.segments(raw.day)} | {key for _, key in self.event_files(raw.day)}
+        return raw.segment_keys == held
+
+    def mark_key(self, day: date) -> str:
+        """Gives the path of a day's mark."""
+        return f"{_PUBLISHED_PREFIX}{day}.json"
 
     def mark_published(self, raw: RawDay) -> None:
         """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale."""
         newest = raw.versions.group_by("call_id").aggregate([("last_read_at", "max")])
         oldest = pc.min(newest["last_read_at_max"]).as_py()
         content = {"segments": sorted(raw.segment_keys), "settled_at": oldest.isoformat() if oldest else None}
-        key = f"{_PUBLISHED_PREFIX}{raw.day}.json"
-        data = json.dumps(content).encode()
+        key = self.mark_key(raw.day)
+        data = _seal_mark(key, content)
         with contextlib.suppress(FileNotFoundError):
             if self._read(key) == data:
                 return
@@ -256,7 +354,7 @@ class Lake:
         for key, _, _ in self.list_files(_PUBLISHED_PREFIX):
             # A mark that is damaged or just being removed only means that the day is made again.
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                content = json.loads(self._read(key))
+                content = _open_mark(key, self._read(key))
                 instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
                 found[date.fromisoformat(key[len(_PUBLISHED_PREFIX) : -len(".json")])] = Published(
                     frozenset(content["segments"]), instant
@@ -271,20 +369,28 @@ class Lake:
 
     def stale_days(self) -> list[date]:
         """Lists the days whose tables were written and whose raw has changed since."""
-        stored: dict[date, set[str]] = {}
-        for segment in self.segments():
-            stored.setdefault(segment.day, set()).add(segment.key)
+        stored = self.raw_keys()
         return sorted(day for day, mark in self.published().items() if mark.segment_keys != stored.get(day, set()))
 
     def _read_rows(self, day: date, columns: Sequence[str] | None) -> tuple[frozenset[str], pa.Table]:
-        """Reads every segment of a day; when one has gone (compacted), lists again."""
+        return self._read_all(
+            day,
+            lambda: [segment.key for segment in self.segments(day)],
+            lambda key: self.read_segment(key, columns),
+            CALL_RECORDS.schema.empty_table().select(list(columns or CALL_RECORDS.schema.names)),
+        )
+
+    def _read_all(
+        self, day: date, list_keys: Callable[[], list[str]], read: Callable[[str], pa.Table], empty: pa.Table
+    ) -> tuple[frozenset[str], pa.Table]:
+        """Reads every raw file of a day; when one has gone (compacted), lists again."""
         for _ in range(_LIST_AGAIN):
-            keys = [segment.key for segment in self.segments(day)]
-            tables = [CALL_RECORDS.schema.empty_table().select(list(columns or CALL_RECORDS.schema.names))]
+            keys = list_keys()
+            tables = [empty]
             try:
                 for key in keys:
                     try:
-                        tables.append(self.read_segment(key, columns))
+                        tables.append(read(key))
                     except CorruptFileError as error:
                         self._on_corrupt(error)
             except FileNotFoundError:
@@ -300,39 +406,41 @@ class Lake:
             CorruptFileError: It is damaged.
         """
         names = list(columns or CALL_RECORDS.schema.names)
-        table = parquet.decode(key, self._read(key), names)
         schema = pa.schema([CALL_RECORDS.schema.field(name) for name in names])
-        try:
-            return table.select(names).cast(schema)
-        except (pa.ArrowException, KeyError, ValueError):
-            raise CorruptFileError(key, "its columns are not those of call_records") from None
+        return _select(key, parquet.decode(key, self._read(key), names), schema)
 
     def compact(self, day: date) -> bool:
-        """Merges a day's segments into one: writes the merged one, then deletes the others.
+        """Merges a day's segments into one, and its deliveries: writes the merged file, then deletes the others.
 
         A day of many bytes waits until it has eight segments, so that small additions stay cheap. What is read from
-        the day stays the same at every moment. Damaged segments are left alone.
+        the day stays the same at every moment. Damaged files are left alone.
 
         Returns:
             Whether anything was merged.
         """
         segments = self.segments(day)
         is_large = sum(segment.size for segment in segments) > _COMPACT_BYTES
-        if len(segments) < (_COMPACT_SEGMENTS if is_large else 2):
-            return False
+        has_merged = False
+        if len(segments) >= (_COMPACT_SEGMENTS if is_large else 2):
+            keys = [segment.key for segment in segments]
+            has_merged = self._merge(keys, self.read_segment, lambda rows: self._put_segment(day, merge_rows(rows)))
+        event_keys = [key for _, key in self.event_files(day)]
+        return self._merge(event_keys, self.read_events_file, lambda rows: self._put_events(day, rows)) or has_merged
+
+    def _merge(self, keys: Sequence[str], read: Callable[[str], pa.Table], put: Callable[[pa.Table], object]) -> bool:
         tables, merged_keys = [], []
-        for segment in segments:
+        for key in keys:
             try:
-                tables.append(self.read_segment(segment.key))
+                tables.append(read(key))
             except FileNotFoundError:
                 return False  # someone else is compacting
             except CorruptFileError as error:
                 self._on_corrupt(error)
             else:
-                merged_keys.append(segment.key)
+                merged_keys.append(key)
         if len(tables) < 2:
             return False
-        self._put_segment(day, merge_rows(pa.concat_tables(tables)))
+        put(pa.concat_tables(tables))
         for key in merged_keys:
             with _explained(f"delete {key}"):
                 self.storage.delete(key)
@@ -381,7 +489,7 @@ class Lake:
             table = table.select(schema.names).cast(schema).combine_chunks()
         except (pa.ArrowException, KeyError, ValueError) as problem:
             raise LakeError(f"rows for {key} do not fit its schema: {type(problem).__name__}") from None
-        data = parquet.encode(table)
+        data = parquet.encode(key, table)
         with contextlib.suppress(FileNotFoundError, CorruptFileError):
             held = self._read(key)
             # The second look is for files of another writer version: other bytes, same rows.
@@ -407,6 +515,25 @@ class Lake:
         pattern = re.compile(rf"{tree}/{name}/call_date=(\d{{4}}-\d\d-\d\d)/{name}\.parquet")
         matches = (pattern.fullmatch(key) for key, _, _ in self.list_files(f"{tree}/{name}/"))
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
+
+
+def _make_binding(timezone: str, base_url: str | None) -> bytes:
+    return json.dumps({"source": base_url, "timezone": timezone}).encode()
+
+
+def _seal_mark(key: str, content: dict[str, object]) -> bytes:
+    """Serialises a mark with a hash of its name and content."""
+    seal = hashlib.blake2b(json.dumps([key, content]).encode(), digest_size=16).hexdigest()
+    return json.dumps(content | {"seal": seal}).encode()
+
+
+def _open_mark(key: str, data: bytes) -> dict[str, Any]:
+    """Parses a mark; raises ValueError when it is not as it was written under this name."""
+    content: dict[str, Any] = dict(json.loads(data))
+    content.pop("seal", None)
+    if _seal_mark(key, content) != data:
+        raise ValueError("the mark does not match its seal")
+    return content
 
 
 @contextlib.contextmanager

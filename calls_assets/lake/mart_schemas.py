@@ -398,7 +398,7 @@ CALL_JOURNEYS = _mart(
         ),
         _measure(
             "is_resolved_without_repeat",
-            "Whether a contact who called in was answered and did not call again. NULL: none called, or 7 days still run.",
+            "Whether a contact who called in was answered and did not call again; NULL: none did, or 7 days still run.",
             "n(IN∧A) > 0 ∧ repeat_calls = 0, known when a repeat came or is_complete",
             trust="medium",
         ),

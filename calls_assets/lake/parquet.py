@@ -1,11 +1,13 @@
 """Parquet: tables to bytes and back, with the settings every file of the lake has.
 
 What belongs here: the codec. What stays out: where the bytes go. Files are made in memory, because writing to a final
-path is not atomic; page checksums are written and verified.
+path is not atomic. Each file carries a seal, a hash of its bytes and of its name in the lake: Parquet's own checksums
+leave out headers and footers, and cannot tell that a file stands in another one's place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 
@@ -15,40 +17,86 @@ import pyarrow.parquet as pq
 from calls_assets.lake.errors import CorruptFileError
 
 ROW_GROUP_ROWS = 122_880
+_SEAL_NAME = "calls_assets.seal"
+_SEAL_PREFIX = b"blake2b:"
+_SEAL_BYTES = 16
+_NO_SEAL = b"0" * (2 * _SEAL_BYTES)
 
 
-def encode(table: pa.Table) -> memoryview:
-    """Serialises a table; the same rows give the same bytes."""
+def encode(key: str, table: pa.Table, *, compression: str = "zstd") -> memoryview:
+    """Serialises a table; the same rows give the same bytes.
+
+    Args:
+        key: The file's name in the lake.
+        table: The rows.
+        compression: How pages are compressed.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         sink,
-        compression="zstd",
-        compression_level=3,
-        row_group_size=ROW_GROUP_ROWS,
+        table.schema,
+        compression=compression,
+        compression_level=3 if compression == "zstd" else None,
         write_statistics=True,
         write_page_index=True,
         write_page_checksum=True,
-    )
-    return memoryview(sink.getvalue())
+    ) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        writer.add_key_value_metadata({_SEAL_NAME: (_SEAL_PREFIX + _NO_SEAL).decode()})
+    data = bytearray(sink.getvalue())
+    start = _find_seal(data)
+    data[start : start + len(_NO_SEAL)] = _make_seal(key, data, start)
+    return memoryview(data)
+
+
+def _find_seal(data: bytes | bytearray) -> int:
+    """Gives the place of the seal: the footer is last in the file, so the last match is no content; -1 for none."""
+    name = data.rfind(_SEAL_NAME.encode())
+    prefix = data.find(_SEAL_PREFIX, name) if name >= 0 else -1
+    return prefix + len(_SEAL_PREFIX) if prefix >= 0 else -1
+
+
+def _make_seal(key: str, data: bytes | bytearray, start: int) -> bytes:
+    """Hashes a file's name and its bytes but for the seal itself."""
+    digest = hashlib.blake2b(key.encode() + b"\0", digest_size=_SEAL_BYTES)
+    view = memoryview(data)
+    digest.update(view[:start])
+    digest.update(view[start + len(_NO_SEAL) :])
+    return digest.hexdigest().encode()
+
+
+def check_seal(key: str, data: bytes) -> None:
+    """Compares a file with its seal.
+
+    Raises:
+        CorruptFileError: The bytes are not those that were written under this name.
+    """
+    start = _find_seal(data)
+    if start < 0 or data[start : start + len(_NO_SEAL)] != _make_seal(key, data, start):
+        raise CorruptFileError(key, "its seal is missing" if start < 0 else "its bytes do not match its seal")
 
 
 def decode(key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Parses a file of the lake.
 
     Args:
-        key: Its name, for the error.
+        key: Its name in the lake.
         data: Its bytes.
         columns: The columns to read; all when None.
 
     Raises:
-        CorruptFileError: The bytes are not the whole file that was written.
+        CorruptFileError: The bytes are not the whole file that was written under this name.
     """
+    check_seal(key, data)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        return file.read(columns=None if columns is None else list(columns), use_threads=False)
+        table = file.read(columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError, ValueError, KeyError) as problem:
         raise CorruptFileError(key, _summarise(problem)) from None
+    if not table.num_columns:
+        return table  # only its length is wanted, and new metadata would forget that
+    metadata = {name: value for name, value in (table.schema.metadata or {}).items() if name != _SEAL_NAME.encode()}
+    return table.replace_schema_metadata(metadata or None)
 
 
 def _summarise(problem: Exception) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calls_assets.lake.schemas import CALL_RECORDS, INSTANT, VERSIONS
+from calls_assets.lake.schemas import CALL_EVENTS, CALL_RECORDS, INSTANT, VERSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,13 @@ def merge_rows(rows: pa.Table) -> pa.Table:
     table = pa.table(columns, schema=CALL_RECORDS.schema)
     order = np.lexsort((reads.read_us[last], reads.call_id[last]))
     return table if np.array_equal(order, np.arange(len(order))) else table.take(pa.array(order))
+
+
+def merge_events(events: pa.Table) -> pa.Table:
+    """Gives the same set of deliveries, each once, by call and reception."""
+    keys = list(CALL_EVENTS.key)
+    merged = events.group_by(keys).aggregate([]).select(keys).sort_by([(name, "ascending") for name in keys])
+    return merged.cast(CALL_EVENTS.schema).combine_chunks()
 
 
 def _instants(microseconds: np.ndarray) -> pa.Array:

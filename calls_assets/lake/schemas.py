@@ -282,6 +282,18 @@ CALL_RECORDS = _table(
     sort_by=("call_id", "fetched_at"),
 )
 
+CALL_EVENTS = _table(
+    "call_events",
+    "One row per delivery of the vendor's webhook. Append-only, not meant for analysis.",
+    [
+        _column("call_id*", _ID, "The call it is about."),
+        _column("received_at*", INSTANT, "When it was received."),
+        _column("payload*", pa.large_binary(), "The body's bytes, unchanged."),
+    ],
+    key=("call_id", "received_at", "payload"),
+    sort_by=("call_id", "received_at"),
+)
+
 VERSIONS = pa.schema(
     [
         *(CALL_RECORDS.schema.field(name) for name in ("call_id", "http_status", "started_at", "is_ended", "error")),

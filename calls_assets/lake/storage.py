@@ -68,6 +68,7 @@ class LocalStorage:
     def __init__(self, root: Path, *, is_writable: bool = True) -> None:
         self.root = root
         self._temporary = root / _TEMPORARY
+        self._durable: set[Path] = set()
         if is_writable:
             self._make_directory(self._temporary)
 
@@ -76,19 +77,27 @@ class LocalStorage:
         return sorted(self._walk(prefix.rstrip("/")))
 
     def _walk(self, relative: str) -> Iterator[StoredFile]:
-        try:
-            entries = list(os.scandir(self.root / relative))
-        except (FileNotFoundError, NotADirectoryError):
+        while True:
+            try:
+                entries = list(os.scandir(self.root / relative))
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            try:
+                found = [self._look_at(relative, entry) for entry in entries if not entry.is_dir()]
+            except FileNotFoundError:
+                # A file went between the two looks. When it was merged into another one, that one was not there at
+                # the first look, and a listing with neither would show less than is stored.
+                continue
+            yield from found
+            for entry in entries:
+                if entry.is_dir():
+                    yield from self._walk(f"{relative}/{entry.name}")
             return
-        for entry in entries:
-            key = f"{relative}/{entry.name}"
-            if entry.is_dir():
-                yield from self._walk(key)
-            else:
-                # A file removed between the two looks is simply not there.
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat()
-                    yield StoredFile(key, status.st_size, f"{status.st_ino}-{status.st_mtime_ns}")
+
+    @staticmethod
+    def _look_at(directory: str, entry: os.DirEntry[str]) -> StoredFile:
+        status = entry.stat(follow_symlinks=False)
+        return StoredFile(f"{directory}/{entry.name}", status.st_size, f"{status.st_ino}-{status.st_mtime_ns}")
 
     def read(self, key: str) -> bytes:
         """Gives a file's content."""
@@ -125,10 +134,8 @@ class LocalStorage:
         target = self.root / key
         is_private = key.split("/", 1)[0] in _PRIVATE_TREES
         self._make_directory(target.parent)
-        temporary = self._temporary / secrets.token_hex(12)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        temporary, descriptor = self._make_temporary()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             _write_all(descriptor, data)
             if not is_private:
                 os.fchmod(descriptor, 0o666 & ~_UMASK)
@@ -140,15 +147,36 @@ class LocalStorage:
             finally:
                 os.close(descriptor)
 
+    def _make_temporary(self) -> tuple[Path, int]:
+        """Creates a locked temporary file; gives its path and its descriptor."""
+        while True:
+            path = self._temporary / secrets.token_hex(12)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.fstat(descriptor).st_nlink:
+                    return path, descriptor
+            except OSError:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                raise
+            os.close(descriptor)  # somebody's `clean_temporary` took it for a dead writer's before it was locked
+
     def _make_directory(self, path: Path) -> None:
-        """Creates a directory and its parents durably."""
-        if path.is_dir():
+        """Creates a directory and its parents durably.
+
+        A directory found there is made durable too, once: its maker may have died before that.
+        """
+        if path in self._durable and path.is_dir():
             return
         if path != self.root:
             self._make_directory(path.parent)
+        elif path.is_dir():
+            return
         is_private = path != self.root and path.relative_to(self.root).parts[0] in _PRIVATE_TREES
         path.mkdir(mode=0o700 if is_private else 0o777, parents=path == self.root, exist_ok=True)
         _sync_directory(path.parent)
+        self._durable.add(path)
 
     def clean_temporary(self) -> int:
         """Removes what writers that died left behind; gives the number of files removed."""

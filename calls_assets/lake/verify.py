@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calls_assets.lake.errors import CorruptFileError
-from calls_assets.lake.lake import RAW_PREFIX, SET_ASIDE_SUFFIX, TABLES_PREFIX, Lake
+from calls_assets.lake.lake import EVENTS_PREFIX, RAW_PREFIX, SET_ASIDE_SUFFIX, TABLES_PREFIX, Lake
 from calls_assets.lake.raw import rows_to_versions
 from calls_assets.lake.schemas import DAILY_TABLES, TABLES, Table
 
 _SWEEP_AGAIN = "materialize call_records for this day: it is set aside and its ids are asked for again"
+_RESTORE = "restore it from a backup, or move it away: deliveries cannot be asked for again"
 _DERIVE_AGAIN = "materialize the tables for this day (rebuild_job): they are made again from raw, without the API"
 
 
@@ -42,7 +43,7 @@ class Finding:
 
 def verify(lake: Lake) -> list[Finding]:
     """Reads the whole lake once, a day at a time."""
-    return [*_verify_raw(lake), *_verify_tables(lake)]
+    return [*_verify_raw(lake), *_verify_events(lake), *_verify_tables(lake), *_verify_marks(lake)]
 
 
 def _verify_raw(lake: Lake) -> Iterator[Finding]:
@@ -64,6 +65,20 @@ def _verify_raw(lake: Lake) -> Iterator[Finding]:
         ids = (pc.min(rows["call_id"]).as_py(), pc.max(rows["call_id"]).as_py())
         if ids != (segment.lowest_id, segment.highest_id):
             yield Finding(key, "holds other ids than its name says", _SWEEP_AGAIN)
+
+
+def _verify_events(lake: Lake) -> Iterator[Finding]:
+    known = {key for _, key in lake.event_files()}
+    for key, _, _ in lake.list_files(EVENTS_PREFIX):
+        if key not in known:
+            yield Finding(key, "is no file of the lake", "move it elsewhere")
+            continue
+        try:
+            lake.read_events_file(key)
+        except FileNotFoundError:
+            continue  # compacted meanwhile
+        except CorruptFileError as error:
+            yield Finding(key, f"is damaged ({error.reason})", _RESTORE)
 
 
 def _verify_tables(lake: Lake) -> Iterator[Finding]:
@@ -94,6 +109,13 @@ def _verify_tables(lake: Lake) -> Iterator[Finding]:
         if not table.is_daily:
             yield from _verify_file(lake, name, None, {})
     yield from _verify_one_row_per_call(lake, shown)
+
+
+def _verify_marks(lake: Lake) -> Iterator[Finding]:
+    readable = lake.published()
+    for day in lake.published_days():
+        if day not in readable:
+            yield Finding(lake.mark_key(day), "is damaged", _DERIVE_AGAIN)
 
 
 def _verify_file(lake: Lake, name: str, day: date | None, read: dict[str, pa.Table]) -> Iterator[Finding]:

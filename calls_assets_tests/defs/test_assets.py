@@ -62,7 +62,7 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     """One event per asset and day, checks by day, figures without content; agents once."""
     ran = run(settings, instance, MONDAY, WEDNESDAY)
     assert ran.success
-    expected = {(name, day.isoformat()) for name in ("call_records", *DAILY_TABLES) for day in DAYS}
+    expected = {(name, day.isoformat()) for name in ("call_records", "call_events", *DAILY_TABLES) for day in DAYS}
     assert set(ran.materialized) == {*expected, ("agents", "")}
     assert len(ran.materialized) == len(expected) + 1
     assert not ran.failed_checks

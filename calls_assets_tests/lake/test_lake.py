@@ -11,7 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calls_assets.lake import CALL_RECORDS, TABLES, CorruptFileError, Lake, LakeError, LocalStorage, Read, verify
+from calls_assets.lake import (
+    CALL_RECORDS,
+    TABLES,
+    CorruptFileError,
+    Lake,
+    LakeError,
+    LocalStorage,
+    Read,
+    parquet,
+    verify,
+)
 from calls_assets.lake.dictionary import render_data_dictionary
 
 DAY = date(2025, 5, 20)
@@ -86,7 +96,7 @@ def test_equal_rows_keep_the_file(tmp_path: Path) -> None:
     before = path.stat()
     assert not lake.write_table("agents", None, agents_table(1))
     assert path.stat() == before
-    pq.write_table(agents_table(1), path, compression="snappy")
+    path.write_bytes(parquet.encode("tables/agents/agents.parquet", agents_table(1), compression="snappy"))
     assert not lake.write_table("agents", None, agents_table(1))
     assert lake.write_table("agents", None, agents_table(1, 2))
     assert lake.read_table("agents")["agent_id"].to_pylist() == [1, 2]

@@ -1,0 +1,140 @@
+"""Publishing: makes the marts of days from the tables in the lake and writes them.
+
+What belongs here: which tables a mart is made from, and the second look at them. What stays out: what the rows are
+(`*.sql`) and how files are replaced (`lake`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import groupby
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calls_assets.lake import MARTS, TABLES, Lake, LakeError, StoredFile
+from calls_assets.marts.query import connect, run_mart
+from calls_assets.marts.weeks import journey_days, monday_of
+
+_ATTEMPTS = 20
+_JOURNEYS = "call_journeys"
+_SOURCES: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
+    "service_intervals": {"calls": None},
+    "agent_days": {"calls": None, "call_agents": None},
+    "disposition_days": {"calls": None},
+    _JOURNEYS: {
+        "calls": (
+            "call_id",
+            "started_at",
+            "started_at_local",
+            "is_inbound",
+            "is_answered",
+            "is_ended",
+            "talk_time_seconds",
+            "original_call_id",
+            "contact_id",
+            "campaign_id",
+            "campaign_name",
+            "ring_group_id",
+            "ring_group_name",
+        ),
+        "call_agents": ("call_id", "agent_id", "is_answered"),
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MartsReport:
+    """What was written for a day.
+
+    Attributes:
+        day: The day.
+        row_counts: Rows of each mart written.
+        replaced: Names of the marts whose rows changed.
+    """
+
+    day: date
+    row_counts: dict[str, int]
+    replaced: frozenset[str]
+
+
+def publish_marts(
+    lake: Lake, days: Iterable[date], *, now: datetime, timezone: ZoneInfo, names: Collection[str] = tuple(MARTS)
+) -> dict[date, MartsReport]:
+    """Makes marts of days and writes those whose rows changed.
+
+    When the tables change meanwhile the marts are made again, so of two writers the last one shows everything.
+
+    Args:
+        lake: The lake; it has the tables of the days.
+        days: The days. Those of one week cost little more than one of them: `call_journeys` is made by the week.
+        now: The time: a journey is complete when the days in which it could grow are over.
+        timezone: Zone of the days.
+        names: The marts to write.
+
+    Raises:
+        LakeError: A day has no tables, a file cannot be read or written; marts written before stay.
+    """
+    counts: dict[date, dict[str, int]] = {day: {} for day in sorted(set(days))}
+    replaced: dict[date, set[str]] = {day: set() for day in counts}
+    today = now.astimezone(timezone).date()
+    with connect() as connection:
+        for monday, week in groupby(counts, monday_of):
+            of_week = list(week)
+            for name in (name for name in MARTS if name in names):
+                for group in [of_week] if name == _JOURNEYS else [[day] for day in of_week]:
+                    for day, count, is_replaced in _publish(lake, connection, name, group, monday=monday, today=today):
+                        counts[day][name] = count
+                        replaced[day] |= {name} if is_replaced else set()
+    return {day: MartsReport(day=day, row_counts=counts[day], replaced=frozenset(replaced[day])) for day in counts}
+
+
+def _publish(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, name: str, days: list[date], *, monday: date, today: date
+) -> Iterator[tuple[date, int, bool]]:
+    """Writes a mart for days of one week; yields for each its rows and whether they changed."""
+    replaced: set[date] = set()
+    for _ in range(_ATTEMPTS):
+        stored = set(lake.table_days("calls"))
+        missing = [day for day in days if day not in stored]
+        if missing:
+            raise LakeError(f"{missing[0]} has no tables in the lake: materialize them before its marts")
+        read_days = [day for day in (journey_days(monday) if name == _JOURNEYS else days) if day in stored]
+        seen = _list_sources(lake, name, read_days)
+        tables = {
+            source: _read(lake, source, read_days, columns, with_day=name == _JOURNEYS)
+            for source, columns in _SOURCES[name].items()
+        }
+        if name == _JOURNEYS:
+            unknown = [day for day in journey_days(monday) if day not in stored or day >= today]
+            rows = run_mart(connection, name, tables, {"monday": monday, "unknown_days": unknown})
+            by_day = {day: rows.filter(pc.equal(rows["call_date"], pa.scalar(day))) for day in days}
+        else:
+            by_day = {days[0]: run_mart(connection, name, tables)}
+        replaced |= {day for day in days if lake.write_table(name, day, by_day[day])}
+        if _list_sources(lake, name, read_days) == seen:
+            yield from ((day, len(by_day[day]), day in replaced) for day in days)
+            return
+    raise LakeError(f"the tables of {days[0]} keep changing while {name} is made: try again")
+
+
+def _read(lake: Lake, name: str, days: list[date], columns: tuple[str, ...] | None, *, with_day: bool) -> pa.Table:
+    """Reads a table's days into one; a column that was added after a day was made is NULL in it."""
+    parts = [TABLES[name].schema.empty_table().select(columns or TABLES[name].schema.names)]
+    for day in days:
+        rows = lake.read_table(name, day, columns)
+        parts.append(rows.append_column("call_date", pa.repeat(pa.scalar(day), len(rows))) if with_day else rows)
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def _list_sources(lake: Lake, name: str, days: list[date]) -> list[StoredFile]:
+    return [
+        file
+        for source in _SOURCES[name]
+        for day in days
+        for file in lake.list_files(f"{lake.table_key(source, day).rpartition('/')[0]}/")
+    ]
