@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from calls_assets.cli import main
+from calls_assets.inbox import Inbox
 from calls_assets.lake import Lake
 from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor
@@ -109,12 +110,10 @@ def test_verify_finds_ids_without_an_answer(capsys: pytest.CaptureFixture[str], 
 
 
 def test_verify_finds_tables_that_differ_from_raw(capsys: pytest.CaptureFixture[str], lake: Path) -> None:
-    """Invariant I3: a file of another day in the place of a day's."""
-    tables = lake / "tables/calls"
-    (tables / "call_date=2025-06-03/calls.parquet").write_bytes(
-        (tables / "call_date=2025-06-04/calls.parquet").read_bytes()
-    )
-    (tables / "call_date=2025-06-02/calls.parquet").unlink()
+    """Invariant I3: the rows of another day in a day's file."""
+    held = Lake.open(lake)
+    held.write_table("calls", date(2025, 6, 3), held.read_table("calls", date(2025, 6, 4)))
+    (lake / "tables/calls/call_date=2025-06-02/calls.parquet").unlink()
     code, output, _ = run(capsys, "verify")
     assert code == 1
     assert "tables/calls/call_date=2025-06-03/calls.parquet: does not show what raw says" in output
@@ -131,6 +130,47 @@ def test_summary_shows_rows_by_table_and_day(capsys: pytest.CaptureFixture[str],
     assert [row[header.index("calls")] for row in rows] == ["20", "20", "20"]
     assert rows[2][header.index("call_tags")] == "-"
     assert rows[1][header.index("ids")] == "122-141"
+
+
+def test_enqueue_keeps_the_good_ids_and_names_the_bad(
+    capsys: pytest.CaptureFixture[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """From arguments and from a file; what waits already is not stored twice."""
+    (tmp_path / "ids.csv").write_text("call_id,note\n120,x\n130-132\n")
+    code, output, errors = run(capsys, "enqueue", "100", "105-103", "--from-file", "ids.csv")
+    assert code == 1
+    assert output.startswith("5 ids enqueued, 0 were waiting already")
+    assert errors.splitlines() == [
+        "calls-assets: '105-103' is the wrong way round: write 103-105",
+        "calls-assets: ids.csv, line 2 is neither an id nor a range such as 2000-2100",
+    ]
+    assert run(capsys, "enqueue", "99-101")[1].startswith("2 ids enqueued, 1 were waiting already")
+    ranges = [
+        range_
+        for item in Inbox(Lake.open(Path(environment["CALLS_DATA_DIR"])).storage).requests()
+        for range_ in item.ranges
+    ]
+    assert sorted(ranges) == [(99, 99), (100, 100), (101, 101), (120, 120), (130, 132)]
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("enqueue",), "no ids given"),
+        (("enqueue", "1-1000001"), "1,000,001 ids are more than 1,000,000 at once"),
+        (("enqueue", "--from-file", "gone.csv"), "gone.csv cannot be read: no such file or directory"),
+        (("webhook",), "CALLS_WEBHOOK_SECRET is not set"),
+    ],
+)
+def test_the_inbox_refuses_what_makes_no_sense(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    """One clear line, exit code 2."""
+    code, _, errors = run(capsys, *arguments)
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.usefixtures("environment")

@@ -191,6 +191,22 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
+def configure(app: Starlette) -> uvicorn.Config:
+    """Gives the web server's settings: bounds for everything that a client decides."""
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,  # the path holds the secret
+        timeout_keep_alive=IDLE_SECONDS,
+        limit_concurrency=_HIGHEST_CONNECTIONS,
+        h11_max_incomplete_event_size=16 * 1024,
+        server_header=False,
+    )
+
+
 def run(app: Starlette, *, host: str, port: int) -> int:
     """Serves the receiver until it is interrupted.
 
@@ -207,17 +223,6 @@ def run(app: Starlette, *, host: str, port: int) -> int:
         taken = listener.getsockname()[1]
         sys.stdout.write(f"calls-assets webhook: listening on http://{host}:{taken}/webhooks/nectar-desk/<secret>\n")
         sys.stdout.flush()
-        config = uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            log_level="warning",
-            access_log=False,  # the path holds the secret
-            timeout_keep_alive=IDLE_SECONDS,
-            limit_concurrency=_HIGHEST_CONNECTIONS,
-            h11_max_incomplete_event_size=16 * 1024,
-            server_header=False,
-        )
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(configure(app)).run(sockets=[listener])
     return 0

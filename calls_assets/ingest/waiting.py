@@ -18,10 +18,11 @@ from calls_assets.settings import Settings
 def group_waiting(inbox: Inbox, settings: Settings, today: date) -> dict[date, list[Waiting]]:
     """Groups what waits by day: that of the call's start; today's run takes what tells no day that has a partition."""
     groups: dict[date, list[Waiting]] = {}
-    for item in (*inbox.deliveries(), *inbox.requests()):
+    items: list[Waiting] = [*inbox.deliveries(), *inbox.requests()]
+    for item in items:
         day = item.day(settings.timezone) if isinstance(item, Delivery) else None
-        has_run = day is not None and settings.start_date <= day <= today
-        groups.setdefault(day if day is not None and has_run else today, []).append(item)
+        home = day if day is not None and settings.start_date <= day <= today else today
+        groups.setdefault(home, []).append(item)
     return groups
 
 
@@ -66,9 +67,8 @@ def settle_waiting(lake: Lake, inbox: Inbox, items: Collection[Waiting], setting
         ids = [item.call_id] if isinstance(item, Delivery) else item.ids()
         states = [knowledge.known.get(id_) for id_ in ids]
         is_answered = all(state is not None and state.read_us >= to_us(item.since) for state in states)
-        is_found = not isinstance(item, Delivery) or all(
-            state is not None and state.kind is Kind.CALL for state in states
-        )
+        # The ids that a user named may well be missing; a call that was delivered must come.
+        is_found = not isinstance(item, Delivery) or {state.kind for state in states if state} == {Kind.CALL}
         if is_answered and (is_found or item.attempts >= PATIENT_ATTEMPTS):
             inbox.settle(item)
         elif is_due(item, now):

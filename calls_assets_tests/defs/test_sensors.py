@@ -17,10 +17,10 @@ from calls_assets_tests.defs.conftest import TODAY
 from calls_assets_tests.e2e.running import read_stats
 
 
-def tick(settings: Settings, instance: dg.DagsterInstance) -> list[str] | str:
-    """Evaluates the sensor: the partitions it asks for, or why it skips."""
+def tick(settings: Settings, instance: dg.DagsterInstance, name: str = "new_call_ids") -> list[str] | str:
+    """Evaluates a sensor: the partitions it asks for, or why it skips."""
     definitions = build_definitions(settings)
-    sensor = definitions.resolve_sensor_def("new_call_ids")
+    sensor = definitions.resolve_sensor_def(name)
     with dg.build_sensor_context(
         instance=instance, repository_def=definitions.get_repository_def(), resources=definitions.resources
     ) as context:

@@ -192,6 +192,28 @@ def test_an_answer_that_breaks_the_contract_is_asked_for_once_more(tmp_path: Pat
     assert vendor.stats.requests == before
 
 
+def test_an_error_page_is_no_sign_that_an_id_exists(tmp_path: Path) -> None:
+    """A vendor in maintenance says 200 to every id: the frontier stays, and nothing of it lasts in the lake."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(300)]
+    vendor = Moody(calls, MORNING + timedelta(hours=5))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE, wide=True)
+    lake, options = Lake.open(tmp_path), options_in(UTC_ZONE)
+    vendor.broken = range(10**20)
+    before = vendor.stats.requests
+    vendor.time += timedelta(hours=1)
+    assert not asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE, wide=True)
+    assert vendor.stats.requests - before < 1_200  # the calls that are due and the look ahead, twice
+    vendor.broken, before = (), vendor.stats.requests
+    vendor.calls = [*calls, *(ModelCall(301 + n, vendor.time + timedelta(minutes=n)) for n in range(50))]
+    vendor.__post_init__()
+    vendor.time += timedelta(hours=2)
+    assert asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE, wide=True)
+    assert vendor.stats.requests - before < 1_200
+    assert shown(tmp_path, DAY, UTC_ZONE) == vendor.truth(DAY, UTC_ZONE)
+
+
 def test_an_id_the_api_refuses_does_not_keep_the_others_from_being_read(tmp_path: Path) -> None:
     """It is named like any id without an answer; refusals in a row and nothing else end the sweep."""
     calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(1_000)]
