@@ -15,6 +15,7 @@ from pydantic import Field
 
 from calls_assets.api import PermanentError
 from calls_assets.defs.checks import build_record_checks, build_table_checks, check_records, check_table, report_checks
+from calls_assets.defs.marts import build_marts, publish_journeys_around, report_marts
 from calls_assets.defs.metadata import describe_coverage, describe_sweep, describe_table
 from calls_assets.defs.partitions import to_days
 from calls_assets.defs.resources import CallsApi, LakeStore
@@ -29,6 +30,7 @@ from calls_assets.ingest import (
     sweep,
 )
 from calls_assets.lake import CALL_EVENTS, CALL_RECORDS, DAILY_TABLES, TABLES, CorruptFileError, Lake, LakeError
+from calls_assets.marts import publish_marts
 from calls_assets.settings import Settings, SettingsError
 
 POOL = "calls_api"
@@ -146,7 +148,7 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
             raise dg.Failure(description=str(error), allow_retries=False) from None
         return dg.MaterializeResult(metadata={"dagster/row_count": count})
 
-    return [call_records, call_events, tables, agents]
+    return [call_records, call_events, tables, agents, *build_marts(settings, partitions, policy, OWNERS)]
 
 
 def _sweep_days(
@@ -215,7 +217,7 @@ def _sweep_days(
         elif report.coverage[day].is_complete:
             yield dg.AssetMaterialization("call_records", partition=day.isoformat(), metadata=metadata)
     if failure is not None:
-        yield from _publish_from_outside(context, lake, api.settings, partitions, sorted({*days, *lake.stale_days()}))
+        yield from _publish_from_outside(context, lake, api, partitions, sorted({*days, *lake.stale_days()}))
         raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
     yield dg.MaterializeResult(asset_key="call_records")
     yield from report_checks(
@@ -267,7 +269,7 @@ def _publish_days(
             counts[day] = _publish(context, lake, api.settings, day, selected)
         except LakeError as error:
             failures.append(_explain(error, day))
-    yield from _publish_from_outside(context, lake, api.settings, partitions, stale)
+    yield from _publish_from_outside(context, lake, api, partitions, stale)
     if failures:
         for day in days:
             for name in selected if day in counts else []:
@@ -288,17 +290,21 @@ def _publish(
 def _publish_from_outside(
     context: dg.AssetExecutionContext,
     lake: Lake,
-    settings: Settings,
+    api: CallsApi,
     partitions: dg.DailyPartitionsDefinition,
     days: Sequence[date],
 ) -> Iterator[dg.AssetMaterialization]:
-    """Makes all tables of days beside the run's own outputs; a day that cannot be made is left to its own run."""
+    """Makes tables and marts of days beside the run's own outputs; what cannot be made is left to the day's own run."""
+    settings = api.settings
     for day in days:
         try:
             counts = _publish(context, lake, settings, day, DAILY_TABLES)
+            marts = publish_marts(lake, [day], now=api.now(), timezone=settings.timezone)
+            marts |= publish_journeys_around(lake, [day], api)
         except LakeError as error:
             context.log.warning(_explain(error, day))
             continue
+        yield from report_marts({key: report for key, report in marts.items() if report.replaced}, partitions)
         if partitions.has_partition_key(day.isoformat()):
             for name in DAILY_TABLES:
                 yield _materialized(name, day, counts[name])

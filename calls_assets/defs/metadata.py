@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from calls_assets.ingest import Coverage, SweepReport
-from calls_assets.lake import Table, describe
+from calls_assets.lake import TABLES, Table, describe
 
 _FROM_READS = frozenset({"read_count", "first_read_at", "last_read_at", "last_changed_at", "is_final", "changed_at"})
 _FROM_WEBHOOK = frozenset({"ended_at", "waiting_seconds", "is_abandoned"})
@@ -66,6 +66,26 @@ def describe_table(table: Table) -> Mapping[str, Any]:
         "dagster/column_lineage": trace_columns(table),
         "key": ", ".join(table.key),
         "order": ", ".join(table.sort_by),
+    }
+
+
+def describe_mart(mart: Table) -> Mapping[str, Any]:
+    """Gives the metadata of a mart's definition; the formula of each measure is in its column's description."""
+    sources = {"agent_days": ("calls", "call_agents"), "call_journeys": ("calls", "call_agents")}
+    names = sources.get(mart.name, ("calls",))
+    lineage = {
+        field: [
+            dg.TableColumnDep(asset_key=source, column_name=field)
+            for source in names
+            if field in TABLES[source].schema.names
+        ]
+        for field in mart.schema.names
+    }
+    return {
+        "dagster/column_schema": describe_columns(mart),
+        "dagster/column_lineage": dg.TableColumnLineage({name: deps for name, deps in lineage.items() if deps}),
+        "key": ", ".join(mart.key),
+        "order": ", ".join(mart.sort_by),
     }
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from calls_assets.defs.jobs import REBUILD_JOB, SWEEP_JOB
-from calls_assets.lake import DAILY_TABLES
+from calls_assets.lake import DAILY_TABLES, MARTS
 
 _PARTITION = "dagster/partition"
 _RANGE_START = "dagster/asset_partition_range_start"
@@ -21,7 +21,7 @@ _LONGEST_PAUSE = timedelta(minutes=30)
 SILENT_FOR = timedelta(minutes=10)
 """A run at work logs every few seconds, or a line for each day."""
 
-_OUR_ASSETS = frozenset(dg.AssetKey(name) for name in ("call_records", "call_events", *DAILY_TABLES))
+_OUR_ASSETS = frozenset(dg.AssetKey(name) for name in ("call_records", "call_events", *DAILY_TABLES, *MARTS))
 _IN_FLIGHT = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

@@ -11,9 +11,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import duckdb
 import pytest
 
-from calls_assets.lake import DAILY_TABLES, Lake
+from calls_assets.lake import DAILY_TABLES, MARTS, Lake
 from calls_assets.settings import Settings
 from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
@@ -62,9 +63,10 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     """One event per asset and day, checks by day, figures without content; agents once."""
     ran = run(settings, instance, MONDAY, WEDNESDAY)
     assert ran.success
-    expected = {(name, day.isoformat()) for name in ("call_records", "call_events", *DAILY_TABLES) for day in DAYS}
-    assert set(ran.materialized) == {*expected, ("agents", "")}
-    assert len(ran.materialized) == len(expected) + 1
+    names = ("call_records", "call_events", *DAILY_TABLES, *MARTS)
+    expected = {(name, day.isoformat()) for name in names for day in DAYS}
+    assert set(ran.materialized) == {*expected, ("agents", ""), ("catalog", "")}
+    assert len(ran.materialized) == len(expected) + 2
     assert not ran.failed_checks
     assert {("every_id_is_accounted_for", d.isoformat()) for d in DAYS} <= ran.passed_checks
     assert {("one_row_per_call", d.isoformat()) for d in DAYS} <= ran.passed_checks
@@ -73,6 +75,9 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     assert (figures["first id"], figures["unaccounted ids"]) == (122, 0)
     for day in DAYS:
         assert len(shown_calls(settings, day)) == CALLS
+    with duckdb.connect(str(settings.data_dir / "catalog.duckdb"), read_only=True) as connection:
+        (total,) = connection.execute("SELECT sum(calls) FROM service_intervals").fetchall()
+    assert total == (len(DAYS) * CALLS,)
 
 
 def test_single_ids_that_fail_fail_the_check_and_not_the_run(
@@ -170,6 +175,7 @@ def test_a_call_that_moves_is_shown_in_one_day(
     ran = run(settings, instance, MONDAY, reread_final=True)
     assert ran.success
     assert ("calls", WEDNESDAY.isoformat()) in ran.materialized
+    assert ("service_intervals", WEDNESDAY.isoformat()) in ran.materialized
     assert 105 not in shown_calls(settings, MONDAY)
     assert 105 in shown_calls(settings, WEDNESDAY)
     changes = read_rows(settings.data_dir, "call_changes", WEDNESDAY)
