@@ -51,6 +51,7 @@ class Settings:
         max_attempts: Attempts per id and sweep.
         backfill_days_per_run: Days per run of a backfill; 0 means the whole range in one run.
         id_scan: Whether ids are dense, so that days can be located and the frontier probed.
+        poll_seconds: How often the sensor looks for new ids.
         has_relative_catalog: Whether the catalogue names files by their path below the data directory.
         webhook_secrets: Any of these lets a delivery of the webhook in; several while they are rotated.
         webhook_signing_key: Key of the signature that a delivery must carry; None for no signatures.
@@ -69,6 +70,7 @@ class Settings:
     max_attempts: int = 5
     backfill_days_per_run: int = 7
     id_scan: bool = True
+    poll_seconds: int = 30
     has_relative_catalog: bool = False
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     webhook_signing_key: str | None = field(default=None, repr=False)
@@ -105,6 +107,7 @@ class Settings:
             max_attempts=_parse_whole(values, "CALLS_API_MAX_ATTEMPTS", 5, 1, 20),
             backfill_days_per_run=_parse_whole(values, "CALLS_BACKFILL_DAYS_PER_RUN", 7, 0, 10_000),
             id_scan=_parse_switch(values.get("CALLS_ID_SCAN", "on")),
+            poll_seconds=_parse_whole(values, "CALLS_POLL_SECONDS", 30, 5, 86_400),
             has_relative_catalog=_parse_catalog_paths(values.get("CALLS_CATALOG_PATHS", "absolute")),
             webhook_secrets=tuple(
                 _parse_secret("CALLS_WEBHOOK_SECRET", text)

@@ -40,6 +40,7 @@ def test_without_an_api_the_settings_load_and_say_what_is_missing() -> None:
         ("CALLS_API_TOKEN", "canary canary"),
         ("CALLS_WEBHOOK_SECRET", "canary"),
         ("CALLS_CATALOG_PATHS", "canary"),
+        ("CALLS_POLL_SECONDS", "4"),
         ("CALLS_WEBHOOK_SECRET", "canary-canary-canary,canary/canary/canary"),
         ("CALLS_WEBHOOK_SIGNING_KEY", "canary"),
         ("CALLS_TIMEZONE", "Mars/Olympus"),

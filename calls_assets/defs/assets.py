@@ -7,7 +7,7 @@ reports every day on its own, so that days done stay done when another one fails
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -24,6 +24,7 @@ from calls_assets.inbox import Inbox
 from calls_assets.ingest import (
     SweepFailedError,
     SweepReport,
+    Wanted,
     group_waiting,
     list_wanted,
     settle_waiting,
@@ -34,6 +35,7 @@ from calls_assets.marts import publish_marts
 from calls_assets.settings import Settings, SettingsError
 
 POOL = "calls_api"
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 OWNERS = ["team:data-engineering"]
 _Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]]
 
@@ -44,6 +46,9 @@ class SweepConfig(dg.Config):
     reread_final: bool = Field(
         default=False,
         description="Ask again for every call of the days, final ones included: for corrections the vendor made late.",
+    )
+    seen_id: int = Field(
+        default=0, ge=0, description="An id beyond the highest stored one at which the sensor saw a call; 0 for none."
     )
     look_far_ahead: bool = Field(
         default=False, description="Look for new ids far beyond the highest one, over long runs of missing ids."
@@ -179,6 +184,9 @@ def _sweep_days(
 
         waiting = group_waiting(Inbox(lake.storage), api.settings, api.today())
         wanted = list_wanted([item for day in days for item in waiting.get(day, ())], api.settings.timezone, api.now())
+
+        if config.seen_id:
+            wanted.setdefault(config.seen_id, Wanted(_LONG_AGO))
 
         async def run() -> SweepReport:
             async with client:

@@ -18,7 +18,7 @@ _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
-SILENT_FOR = timedelta(minutes=10)
+SILENT_FOR = timedelta(minutes=3)
 """A run at work logs every few seconds, or a line for each day."""
 
 _OUR_ASSETS = frozenset(dg.AssetKey(name) for name in ("call_records", "call_events", *DAILY_TABLES, *MARTS))
@@ -38,7 +38,7 @@ def is_in_flight(instance: dg.DagsterInstance, day: date) -> bool:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
-    """Marks our runs at work that have said nothing for ten minutes as failed; gives their ids.
+    """Marks our runs at work that have said nothing for three minutes as failed; gives their ids.
 
     When a machine dies, nobody reports the end of its runs: they would hold the pool for ever. Dagster's run
     monitoring cannot tell with the default launcher. Should such a run be alive after all, another one beside it is

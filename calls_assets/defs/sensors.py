@@ -18,7 +18,6 @@ from calls_assets.ingest import group_waiting, probe_new_calls
 from calls_assets.lake import Lake, LakeError
 from calls_assets.settings import Settings, SettingsError
 
-INTERVAL_SECONDS = 30
 INBOX_INTERVAL_SECONDS = 5
 """A look at the inbox asks the API nothing."""
 
@@ -39,7 +38,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     @dg.sensor(
         name="new_call_ids",
         job_name=SWEEP_JOB,
-        minimum_interval_seconds=INTERVAL_SECONDS,
+        minimum_interval_seconds=settings.poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Looks for calls beyond the highest stored id and sweeps today, and the days missed since, if any.",
     )
@@ -66,13 +65,23 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             return dg.SkipReason(f"the last sweep of {today} failed: waiting {pause.total_seconds():.0f} s more")
         try:
             lake = lake_store.open(lambda error: context.log.warning(str(error)))
-            if not asyncio.run(_probe(calls_api, lake)):
+            seen_id = asyncio.run(_probe(calls_api, lake))
+            if seen_id is None:
                 return dg.SkipReason("no new calls")
         except (ApiError, LakeError, SettingsError) as error:
             return dg.SkipReason(f"could not look: {error}")
         days = [day for day in days_behind(lake, today, settings.start_date) if not is_in_flight(context.instance, day)]
+        # A hint, so that the sweep need not search for what was seen: nothing is wrong without it.
+        hint = {"ops": {"call_records": {"config": {"seen_id": seen_id}}}}
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(partition_key=day.isoformat(), tags={"dagster/priority": "10"}) for day in days]
+            run_requests=[
+                dg.RunRequest(
+                    partition_key=day.isoformat(),
+                    run_config=hint if day == today else {},
+                    tags={"dagster/priority": "10"},
+                )
+                for day in days
+            ]
         )
 
     @dg.sensor(
@@ -115,6 +124,6 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     return [new_call_ids, call_inbox]
 
 
-async def _probe(api: CallsApi, lake: Lake) -> bool:
+async def _probe(api: CallsApi, lake: Lake) -> int | None:
     async with api.connect(is_probe=True) as client:
         return await probe_new_calls(lake, client, now=api.now, options=api.options)

@@ -18,7 +18,6 @@ _SINGLE_STEPS = 16
 _MINUTE_US = 60_000_000
 _HOUR_US = 60 * _MINUTE_US
 _DAY_US = 20 * _HOUR_US
-_QUIET_US = 10 * _MINUTE_US
 _HIGHEST_ID_BITS = 31
 _FINE_BITS = 18
 _FINEST_STEP = 64
@@ -91,11 +90,6 @@ class Locator:
         _, high = self.knowledge.split(until_us)
         return high is not None and self.knowledge.highest >= high + MARGIN
 
-    def _is_quiet(self) -> bool:
-        """Tells whether the newest call is so old that missing ids may hide newer ones."""
-        _, starts = self.knowledge.calls()
-        return to_us(self._now()) - int(starts.max(initial=0)) > _QUIET_US
-
     async def _look_ahead(self, ids: Iterable[int], until_us: int) -> None:
         known, now_us = self.knowledge.known, to_us(self._now())
         is_under_way = now_us < until_us
@@ -112,7 +106,7 @@ class Locator:
                 return
             next_id, *farther = frontier_ids(top, self._now())
             await self._look_ahead((next_id,), until_us)
-            if self.knowledge.highest == top and self._is_quiet():
+            if self.knowledge.highest == top:
                 await self._look_ahead(farther, until_us)
             if self.knowledge.highest == top:
                 return

@@ -212,15 +212,15 @@ async def make_plan(
 
 async def probe_new_calls(
     lake: Lake, client: CallSource, *, now: Callable[[], datetime], options: SweepOptions, window: int = 2
-) -> bool:
-    """Tells whether the API has a call beyond the highest one stored, with at most `window` requests.
+) -> int | None:
+    """Gives an id beyond the highest one stored at which the API has a call, with at most `window` requests.
 
-    Nothing is stored: the sweep that follows does it. An empty lake is answered with True without asking; where only
-    missing ids are stored (an account without calls), one of the ids is a power of two that changes by the minute.
+    Nothing is stored: the sweep that follows does it. For an empty lake it is 1, without asking; where only missing ids
+    are stored (an account without calls), one of the ids asked for is a power of two that changes by the minute.
     """
     stored = sorted({segment.day for segment in lake.segments()})
     if not stored:
-        return True
+        return 1
     top = 0
     for days in (stored[-3:], stored):
         knowledge = Knowledge(options.timezone)
@@ -230,8 +230,8 @@ async def probe_new_calls(
             break
     for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
         if _holds_call(await client.fetch(id_)):
-            return True
-    return False
+            return id_
+    return None
 
 
 def _holds_call(answer: Answer) -> bool:

@@ -61,6 +61,10 @@ class DagsterDev:
         data: dict[str, Any] = answer["data"]
         return data
 
+    def is_up(self) -> bool:
+        """Tells whether the web server answers; raises when it does not."""
+        return bool(self.query("{ version }"))
+
     def runs(self, **run_filter: object) -> list[dict[str, Any]]:
         """Gives runs, newest first; tags as a dictionary."""
         results = self.query(_RUNS, filter=run_filter)["runsOrError"]["results"]

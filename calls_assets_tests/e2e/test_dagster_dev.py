@@ -59,7 +59,11 @@ def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
     gate = Gate(create_app(Vendor(account), token=TOKEN))
     with serve(Starlette(routes=[Mount("/", gate)])) as server:
         environment = make_environment(
-            tmp_path, server.url, CALLS_START_DATE=str(today - timedelta(days=30)), CALLS_TIMEZONE=zone.key
+            tmp_path,
+            server.url,
+            CALLS_START_DATE=str(today - timedelta(days=30)),
+            CALLS_TIMEZONE=zone.key,
+            CALLS_POLL_SECONDS="5",
         )
         lake = Path(environment["CALLS_DATA_DIR"])
         with dagster_dev(environment) as dev:
