@@ -189,6 +189,7 @@ def test_counters_tell_what_was_served(simulator: Simulator) -> None:
         "first_id": min(EXISTING, MISSING),
         "last_id": max(EXISTING, MISSING),
         "peak_concurrency": 1,
+        "deliveries": {"posted": 0, "repeated": 0, "failed": 0},
     }
     assert client.ask("/stats").json == expected
     assert client.ask("/stats?ids=1").json == {**expected, "per_id": {str(EXISTING): 4, str(MISSING): 1}}

@@ -1,0 +1,159 @@
+"""A crowd of processes over one lake: writers that do whole runs of the same days, readers that watch them.
+
+What belongs here: what each process does and writes down. What stays out: how many there are, and the verdict at rest.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from random import Random
+from typing import TypeAlias
+
+from calls_assets.lake import DAILY_TABLES, Lake, LakeError, Read, Segment
+from calls_assets_tests.faults import world as w
+
+Opener: TypeAlias = Callable[[Path], Lake]
+Publisher: TypeAlias = Callable[[Lake, Sequence[date]], None]
+Counter: TypeAlias = "Synchronized[int]"
+_TRY_AGAIN = 30
+
+
+@dataclass
+class Diary:
+    """What one process did and saw.
+
+    Attributes:
+        landed: Reads reported to it as landed: day, id, instant, status.
+        problems: What must not happen.
+    """
+
+    landed: list[tuple[str, int, int, int]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Writes it down."""
+        path.write_text(json.dumps({"landed": self.landed, "problems": self.problems}))
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What the processes share.
+
+    Attributes:
+        root: The lake.
+        world: The account.
+        open_lake: Opens the lake.
+        publish: Publishes days.
+        commits: Segments landed and days published so far, by all.
+        reads: Reads of tables and of raw so far, by all.
+        failures: Processes that have failed.
+        wanted: Commits and reads after which everyone stops.
+    """
+
+    root: Path
+    world: w.World
+    open_lake: Opener
+    publish: Publisher
+    commits: Counter
+    reads: Counter
+    failures: Counter
+    wanted: tuple[int, int]
+
+    def is_over(self) -> bool:
+        """Tells whether there was enough of both, or someone failed."""
+        return self.failures.value > 0 or (self.commits.value >= self.wanted[0] and self.reads.value >= self.wanted[1])
+
+    def write(self, seed: int, diary_path: Path) -> None:
+        """Does runs until it is over: sweeps, lands, compacts, publishes."""
+        random, diary = Random(seed), Diary()
+        try:
+            while not self.is_over():
+                self._run_once(random, diary)
+        except Exception:  # noqa: BLE001 - the verdict is made elsewhere
+            self._fail(diary)
+        diary.save(diary_path)
+
+    def _fail(self, diary: Diary) -> None:
+        diary.problems.append(f"a process failed: {traceback.format_exc()}")
+        with self.failures.get_lock():
+            self.failures.value += 1
+
+    def _run_once(self, random: Random, diary: Diary) -> None:
+        lake = self.open_lake(self.root)
+        assert isinstance(lake, WatchedLake)
+        lake.diary, lake.commits = diary, self.commits
+        days = random.sample(self.world.days, random.randint(1, len(self.world.days)))
+        time = self.world.early + timedelta(hours=random.randrange(200), microseconds=random.randrange(10**6))
+        match random.randrange(6):
+            case 0:
+                for day in days:
+                    lake.compact(day)
+            case 1:
+                self._publish(lake, days)
+            case kind:
+                report = w.sweep_days(lake, self.world.vendor(time), days, reread_final=kind > 3)
+                for day in sorted(report.touched_days):
+                    lake.compact(day)
+                self._publish(lake, sorted({*days, *report.touched_days}))
+
+    def _publish(self, lake: Lake, days: Sequence[date]) -> None:
+        for attempt in range(_TRY_AGAIN):
+            try:
+                self.publish(lake, days)
+            except LakeError as error:
+                if "keep changing" not in str(error) or attempt == _TRY_AGAIN - 1:
+                    raise
+            else:
+                break
+        with self.commits.get_lock():
+            self.commits.value += len(days)
+
+    def read(self, seed: int, diary_path: Path) -> None:
+        """Reads until it is over: every file whole, and of raw never less than was seen before."""
+        random, diary = Random(seed), Diary()
+        seen: dict[date, set[tuple[int, bytes]]] = {day: set() for day in self.world.days}
+        try:
+            while not self.is_over():
+                self._read_once(random, diary, seen)
+                with self.reads.get_lock():
+                    self.reads.value += 1
+        except Exception:  # noqa: BLE001 - the verdict is made elsewhere
+            self._fail(diary)
+        diary.save(diary_path)
+
+    def _read_once(self, random: Random, diary: Diary, seen: dict[date, set[tuple[int, bytes]]]) -> None:
+        lake = Lake.open(self.root)
+        day, name = random.choice(self.world.days), random.choice((*DAILY_TABLES, "raw", "raw", "agents"))
+        if name == "raw":
+            versions = lake.read_day(day).versions.to_pylist()
+            found = {(row["call_id"], row["content_hash"]) for row in versions}
+            if gone := seen[day] - found:
+                diary.problems.append(f"a reader misses {len(gone)} of {len(seen[day])} answers seen before")
+            seen[day] |= found
+        elif name == "agents":
+            lake.read_table(name)
+        else:
+            table = lake.read_table(name, day)
+            if name == "calls" and len(set(table["call_id"].to_pylist())) != len(table):
+                diary.problems.append("a reader sees a call twice in a day")
+
+
+class WatchedLake(Lake):
+    """A lake that writes down what it has reported as landed."""
+
+    diary: Diary
+    commits: Counter
+
+    def land(self, day: date, reads: Sequence[Read]) -> Segment:
+        """Lands, then tells."""
+        segment = super().land(day, reads)
+        self.diary.landed += [(str(day), r.call_id, w.to_us(r.fetched_at), r.http_status) for r in reads]
+        with self.commits.get_lock():
+            self.commits.value += 1
+        return segment

@@ -1,0 +1,146 @@
+"""Bit rot: whatever decays in a finished lake is named by `verify`, and healed.
+
+Bits flip, files are cut off, blocked out with zeroes or mistaken for one another. `calls-assets verify` must name every
+such file; tables and marks heal by publishing, without the API; raw heals by a sweep that asks for what is gone only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from calls_assets.cli import main
+from calls_assets.lake import SOURCE_KEY, CorruptFileError, Lake, verify
+from calls_assets.lake import parquet as codec
+from calls_assets_tests.faults import world as w
+from calls_assets_tests.faults.counts import SEED, choose, tell
+from calls_assets_tests.faults.disk import MemoryStorage
+from calls_assets_tests.faults.rot import Damage, draw_damage
+from calls_assets_tests.faults.stages import AFTER
+
+pytestmark = pytest.mark.timeout(900)
+_SOURCE = "https://api.example.com/v2"
+
+
+def finish(world: w.World) -> dict[str, bytes]:
+    """Makes a finished lake whose days have several segments; gives its files."""
+    files: dict[str, bytes] = {}
+    lake = Lake(MemoryStorage(files))
+    lake.bind(w.ZONE.key, _SOURCE)
+    w.sweep_and_compact(lake, world.vendor(world.early), world.days)
+    w.sweep_days(lake, world.vendor(world.late), world.days)
+    w.publish_days(lake, world.days)
+    return files
+
+
+def run_command(root: Path) -> tuple[int, str]:
+    """Runs `calls-assets verify` as a user does; gives its exit code and output."""
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(output):
+        code = main(["verify"])
+    return code, output.getvalue()
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Gives the data directory of a deployment that the environment names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLS_DATA_DIR", str(tmp_path / "lake"))
+    monkeypatch.setenv("CALLS_TIMEZONE", w.ZONE.key)
+    monkeypatch.setenv("CALLS_API_BASE_URL", _SOURCE)
+    return tmp_path / "lake"
+
+
+def store(root: Path, files: dict[str, bytes]) -> None:
+    """Writes files, as a failing disk does."""
+    for key, content in files.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(content)
+
+
+def is_named(damage: Damage, output: str) -> bool:
+    """Tells whether an output names a damaged file."""
+    return any(key in output for key in damage.contents)
+
+
+def test_whatever_decays_is_named(deployed: Path) -> None:
+    """By the function and by the command, every time."""
+    random, counts, unseen = Random(SEED), Counter[str](), list[str]()
+    files = finish(w.World.draw(random, calls_per_day=12))
+    store(deployed, files)
+    assert run_command(deployed)[0] == 0
+    assert verify(Lake(MemoryStorage(dict(files)))) == []
+    for _ in range(choose(150, 2_000)):
+        damage = draw_damage(random, files)
+        store(deployed, damage.contents)
+        code, output = run_command(deployed)
+        store(deployed, {key: files[key] for key in damage.contents})
+        found = verify(Lake(MemoryStorage(files | damage.contents)))
+        counts[f"{damage.kind}: {next(iter(damage.contents)).split('/')[0]}"] += 1
+        if code == 0 or not is_named(damage, output):
+            unseen.append(f"the command: {damage.kind} of {sorted(damage.contents)}")
+        # What the lake is filled from, only the command can compare with the settings.
+        if SOURCE_KEY not in damage.contents and not is_named(damage, " ".join(map(str, found))):
+            unseen.append(f"the function: {damage.kind} of {sorted(damage.contents)}")
+    tell("bit_rot", damages=counts.total(), kinds=dict(sorted(counts.items())), unseen=len(unseen))
+    assert unseen == []
+
+
+def test_whatever_decays_is_healed() -> None:
+    """Tables by publishing, without a request; raw by a sweep that asks for the damaged ids only."""
+    random, counts, wrong = Random(SEED), Counter[str](), list[str]()
+    world = w.World.draw(random, calls_per_day=12)
+    files = finish(world)
+    while counts.total() < choose(40, 400):
+        damage = draw_damage(random, files)
+        tree = next(iter(damage.contents)).split("/")[0]
+        if tree != SOURCE_KEY:
+            counts[tree] += 1
+            wrong += [f"{damage.kind} of {sorted(damage.contents)}: {text}" for text in heal(world, files, damage)]
+    tell("bit_rot healed", **counts, wrong=len(wrong))
+    assert wrong == []
+
+
+def heal(world: w.World, files: dict[str, bytes], damage: Damage) -> list[str]:
+    """Does what the remedy says, as a run does it; gives what is wrong then."""
+    corrupt: list[CorruptFileError] = []
+    lake = Lake(MemoryStorage(files | damage.contents), on_corrupt=corrupt.append)
+    vendor = world.vendor(world.late + AFTER)
+    if any(key.startswith("raw/") for key in damage.contents):
+        held = Lake(MemoryStorage(files))
+        gone = {id_ for key in damage.contents for id_ in held.read_segment(key, ("call_id",))["call_id"].to_pylist()}
+        w.sweep_days(lake, vendor, world.days)
+        for key in {error.key for error in corrupt}:
+            lake.set_aside(key)
+    else:
+        gone = set()
+    lake = Lake(lake.storage)
+    w.publish_days(lake, world.days)
+    top = max(call.id for call in world.calls)
+    asked = {id_ for id_ in vendor.asked if id_ <= top}
+    problems = w.find_differences(lake, vendor, world.days)
+    if not asked <= gone:
+        problems.append(f"ids {sorted(asked - gone)} were asked for and are not damaged")
+    if damage.contents.keys() & {finding.key for finding in verify(lake)}:
+        problems.append("is named still")
+    return problems
+
+
+def test_a_codec_without_seals_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin trusts Parquet's own checksums, which leave out headers and footers."""
+    monkeypatch.setattr(codec, "check_seal", lambda _key, _data: None)
+    random, unseen = Random(SEED), Counter[str]()
+    files = finish(w.World.draw(random, calls_per_day=12))
+    tables = {key: content for key, content in files.items() if key.endswith(".parquet")}
+    damages = [draw_damage(random, tables) for _ in range(200)]
+    for damage in damages:
+        found = " ".join(map(str, verify(Lake(MemoryStorage(files | damage.contents)))))
+        if not is_named(damage, found):
+            unseen[damage.kind] += 1
+    tell("bit_rot twin", damages=len(damages), unseen=dict(unseen))
+    assert unseen["flip"]
+    assert unseen["flip in the footer"]

@@ -1,0 +1,223 @@
+"""Whatever a server says comes to a row, a quarantined read or a typed error, soon, and the others are read."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from calls_assets.api import CallsClient, ContractError
+from calls_assets.api.client import _ENVELOPE
+from calls_assets_tests.api.server import serve
+from calls_assets_tests.faults import fuzz, hostile, wire
+from calls_assets_tests.faults.counts import SEED, choose, tell
+
+pytestmark = pytest.mark.timeout(900)
+client_module = importlib.import_module("calls_assets.api.client")
+contract_module = importlib.import_module("calls_assets.api.contract")
+STEP = 12  # every twelfth id is hostile: amid the others, refusals do not come ten in a row
+AT_ONCE = 8
+MOST_MEMORY = 64 * 2**20
+MOST_SECONDS = 60.0
+
+
+async def ask_each(cases: Sequence[wire.Case]) -> list[str]:
+    """Asks for every case alone."""
+    ids = {1_000 + number: case for number, case in enumerate(cases)}
+    problems = []
+    async with serve(hostile.script_for(ids, 10)) as served:
+        todo = list(ids.items())
+        for first in range(0, len(todo), AT_ONCE):
+            some = todo[first : first + AT_ONCE]
+            for found in await asyncio.gather(*(hostile.ask_alone(served.url, id_, case) for id_, case in some)):
+                problems += found
+    return problems
+
+
+def test_every_hostile_answer_comes_to_what_it_has_to() -> None:
+    """Alone, within a bounded time, and the connection's next answer is not harmed; no other host is asked."""
+
+    async def main() -> tuple[list[str], int, int]:
+        async with serve(hostile.script_for({}, 10)) as other:
+            cases = wire.list_cases(other.url)
+            return await ask_each(cases), len(cases), other.connections
+
+    began = time.monotonic()
+    problems, count, elsewhere = asyncio.run(main())
+    seconds = round(time.monotonic() - began, 1)
+    tell("hostile answers, alone", cases=count, violations=len(problems), asked_elsewhere=elsewhere, seconds=seconds)
+    assert problems == []
+    assert elsewhere == 0
+    assert count >= 100
+
+
+def pick(*names: str) -> list[wire.Case]:
+    """Gives cases by name."""
+    return [case for case in wire.list_cases("http://127.0.0.1:1") if case.name in names]
+
+
+@pytest.mark.parametrize("broken", ["fragile", "patient", "trusting", "mistaken"])
+def test_a_broken_client_is_caught(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness reports a crash on depth, a missing deadline, a wrong id believed, a redirect mistaken."""
+
+    class Fragile:
+        def decode(self, body: bytes) -> object:
+            try:
+                return _ENVELOPE.decode(body)
+            except RecursionError as error:
+                raise RuntimeError from error
+
+    async def wait_long(client: CallsClient, call_id: int, url: str, *, is_repeat: bool) -> object:
+        return await client._exchange(call_id, url)
+
+    if broken == "fragile":
+        monkeypatch.setattr(client_module, "_ENVELOPE", Fragile())
+        cases, sign = pick("depth 100,000, lists"), "crash"
+    elif broken == "patient":
+        monkeypatch.setattr(hostile, "MOST_SECONDS", 1.5)
+        monkeypatch.setattr(CallsClient, "_attempt", wait_long)
+        cases, sign = pick("silence"), "hang"
+    elif broken == "trusting":
+        monkeypatch.setattr(hostile, "decode_call", lambda _id, _body: None)
+        cases, sign = pick("wrong id"), "wrong id: row"
+    else:
+        monkeypatch.setattr(client_module, "_REDIRECT_STATUSES", frozenset())
+        cases, sign = pick("redirect 302"), "refused"
+    problems = asyncio.run(ask_each(cases))
+    assert any(sign in problem for problem in problems)
+
+
+def spread(cases: Sequence[wire.Case], random: Random) -> tuple[dict[int, wire.Case], int]:
+    """Gives each case an id amid ordinary ones, and the number of ids."""
+    shuffled = random.sample(cases, len(cases))
+    return {STEP * (number + 5): case for number, case in enumerate(shuffled)}, STEP * (len(cases) + 15)
+
+
+def test_a_sweep_goes_on_past_every_hostile_answer(tmp_path: Path) -> None:
+    """All cases amid ordinary calls: each comes to what it has to, the others are stored, time and memory bounded."""
+    cases, count = spread(wire.list_cases("http://127.0.0.1:1"), Random(SEED))
+    quiet = {id_: replace(case, speak=hostile.mute(case)) for id_, case in cases.items()}
+
+    async def main() -> tuple[Measured, Measured]:
+        async with serve(hostile.script_for(cases, count)) as served:
+            loud = await measure(served.url, tmp_path / "lake")
+        async with serve(hostile.script_for(quiet, count)) as served:
+            return loud, await measure(served.url, tmp_path / "normal")
+
+    loud, normal = asyncio.run(main())
+    memory = loud.peak_bytes - normal.peak_bytes
+    problems = hostile.find_losses(tmp_path / "lake", loud.failed_ids, cases, count)
+    if loud.seconds > MOST_SECONDS:
+        problems.append(f"the sweep took {loud.seconds:.0f} s")
+    states = hostile.look_up(tmp_path / "lake")
+    kinds = Counter(states[id_].partition(":")[0] for id_ in cases if id_ in states)
+    tell(
+        "hostile answers, amid a sweep",
+        ids=count,
+        cases=len(cases),
+        ended_as={**kinds, "named": len(loud.failed_ids)},
+        extra_memory_mib=round(memory / 2**20, 1),
+        violations=len(problems),
+        seconds=round(loud.seconds, 1),
+    )
+    assert problems == []
+    assert memory <= MOST_MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A sweep in a process of its own: its peak memory, the ids it named, and how long it took."""
+
+    peak_bytes: int
+    failed_ids: list[int]
+    seconds: float
+
+
+async def measure(url: str, root: Path, *options: str) -> Measured:
+    """Sweeps in a process of its own."""
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "calls_assets_tests.faults.hostile", url, str(root), *options),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return Measured(**json.loads(output), seconds=time.monotonic() - began)
+
+
+def test_a_client_without_a_body_limit_is_caught(tmp_path: Path) -> None:
+    """The harness measures what endless bodies cost it."""
+    cases, count = spread(pick("endless, no length"), Random(SEED))
+
+    async def main() -> int:
+        async with serve(hostile.script_for(cases, count)) as served:
+            capped = await measure(served.url, tmp_path / "capped")
+            uncapped = await measure(served.url, tmp_path / "uncapped", "no-limit")
+            return uncapped.peak_bytes - capped.peak_bytes
+
+    assert asyncio.run(main()) > MOST_MEMORY
+
+
+def test_no_body_crashes_contract_or_tables() -> None:
+    """Mutated bodies: each a typed call that the tables take, or a contract error that quotes nothing."""
+    began = time.monotonic()
+    bodies = choose(5_000, 1_000_000)
+    outcome = fuzz.fuzz(Random(SEED), bodies)
+    tell(
+        "fuzzed bodies",
+        bodies=outcome.bodies,
+        accepted=outcome.accepted,
+        refused=outcome.bodies - outcome.accepted,
+        rows=outcome.rows,
+        reasons=len(outcome.reasons),
+        crashes=len(outcome.problems),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    assert outcome.problems == []
+    assert outcome.bodies >= bodies
+    assert 0.05 < outcome.accepted / outcome.bodies < 0.95
+    assert len(outcome.reasons) > 20
+
+
+@settings(max_examples=choose(150, 20_000), deadline=None, derandomize=False, database=None)
+@seed(SEED)
+@given(st.binary(max_size=300) | fuzz.json_bodies())
+def test_no_body_of_hypothesis_crashes_the_contract(body: bytes) -> None:
+    """Whatever bytes or JSON values there are in place of the documented ones."""
+    assert fuzz.find_crash(7, body) is None
+
+
+@pytest.mark.parametrize("broken", ["decoder", "talker", "types"])
+def test_a_broken_contract_is_caught(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness reports another exception, a reason that quotes the body, a value of a wrong type."""
+
+    def crash(body: bytes, decoder: object) -> object:
+        if b"\\u" in body:  # as soon as a letter is escaped
+            raise UnicodeError
+        return decode(body, decoder)
+
+    def talk(value: object, path: str) -> object:
+        if isinstance(value, list | dict):
+            raise ContractError(f"{path} is {value!r}")
+        return value
+
+    decode = contract_module._decode
+    if broken == "decoder":
+        monkeypatch.setattr(contract_module, "_decode", crash)
+    elif broken == "talker":
+        monkeypatch.setattr(contract_module, "_read_text", talk)
+    else:
+        monkeypatch.setattr(contract_module, "_read_seconds", lambda value, _path: value)
+    assert fuzz.fuzz(Random(SEED), 2_000).problems

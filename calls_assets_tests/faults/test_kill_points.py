@@ -1,0 +1,185 @@
+"""Kill points: every file operation of landing, compacting, publishing and replacing is killed or refused once.
+
+A fork per point does one stage of a day's work over a copy of a prepared lake; at the N-th file operation it is killed
+before or after it, half-way through a write, or gets an error. Then the lake must hold all that was reported as landed,
+every file must be readable, and one more sweep and publish must complete the days without asking for what is stored.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pytest
+
+from calls_assets.lake import Lake, LocalStorage, Read, Segment
+from calls_assets.lake.raw import merge_rows
+from calls_assets_tests.faults import world as w
+from calls_assets_tests.faults.counts import SEED, choose, tell
+from calls_assets_tests.faults.failpoints import MODES, Point, list_points
+from calls_assets_tests.faults.stages import (
+    AFTER,
+    Expected,
+    Opener,
+    Stage,
+    TellingLake,
+    make_stages,
+    record_operations,
+    recover,
+    run_stage,
+)
+from calls_assets_tests.faults.twins import InPlaceStorage
+
+# Forking is the method; a child does nothing but its stage.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.timeout(900),
+]
+_PROCESSES = min(4, os.cpu_count() or 1)
+_Job = tuple[Stage, w.World, Path, Point, Opener, Expected]
+_JOBS: list[_Job] = []
+_SEEN: dict[str, list[str]] = {}
+"""What a process found out about each state: many points leave the same files, whose recovery is the same."""
+
+
+def test_every_kill_point_is_survived() -> None:
+    """Killed or refused at any file operation, nothing landed is lost and the next sweep completes the days."""
+    wanted, counts, violations, worlds = choose(1_000, 10_000), Counter[str](), list[str](), 0
+    states = 0
+    while counts.total() < wanted:
+        random = Random(SEED + worlds)
+        world = w.World.draw(random, calls_per_day=random.choice((4, 6, 12)))
+        found = torment(world, TellingLake.open, sample=(random, wanted - counts.total()))
+        worlds += 1
+        counts.update(found[0])
+        violations += found[1]
+        states += found[2]
+    tell(
+        "kill_points",
+        points=counts.total(),
+        modes=dict(counts),
+        accounts=worlds,
+        states=states,
+        violations=len(violations),
+    )
+    assert violations == []
+
+
+def torment(
+    world: w.World,
+    open_lake: Opener,
+    *,
+    only: str | None = None,
+    modes: Collection[str] = MODES,
+    sample: tuple[Random, int] | None = None,
+) -> tuple[Counter[str], list[str], int]:
+    """Runs the points of a world's stages.
+
+    Args:
+        world: The account.
+        open_lake: Opens the lake that is tried.
+        only: The stage; all when None.
+        modes: The ways to fail.
+        sample: Draws this many of the points when there are more.
+
+    Returns:
+        The number of points by mode, the violations, and the number of different states that were left.
+    """
+    with w.fast_directory() as directory:
+        _JOBS.clear()
+        base = directory / "base"
+        for number, stage in enumerate(make_stages(world)):
+            before = directory / f"before {number}"
+            if base.exists():
+                shutil.copytree(base, before)
+            else:
+                before.mkdir()
+            operations = record_operations(stage, world, base, TellingLake.open)
+            if only in {None, stage.name}:
+                after = directory / f"after {number}"
+                shutil.copytree(base, after)
+                expected = expect(stage, world, before, after)
+                points = [point for point in list_points(operations) if point.mode in modes]
+                _JOBS.extend((stage, world, before, point, open_lake, expected) for point in points)
+        if sample is not None and len(_JOBS) > sample[1]:
+            _JOBS[:] = sample[0].sample(_JOBS, sample[1])
+        with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("fork")) as pool:
+            results = list(pool.map(run_job, range(len(_JOBS)), chunksize=16))
+    counts = Counter(job[3].mode for job in _JOBS)
+    return counts, [text for _, problems in results for text in problems], len({state for state, _ in results})
+
+
+def expect(stage: Stage, world: w.World, before: Path, after: Path) -> Expected:
+    """Gives what must hold after a stage, from the lakes before and after it when nothing goes wrong."""
+    lake = Lake.open(after)
+    w.sweep_and_compact(lake, world.vendor(stage.time + AFTER), world.days)
+    w.publish_days(lake, world.days)
+    return Expected(w.stored_reads(Lake.open(before)), w.list_changes(lake, world.days))
+
+
+def run_job(number: int) -> tuple[str, list[str]]:
+    """Runs one point; gives the state it left and its violations."""
+    stage, world, before, point, open_lake, expected = _JOBS[number]
+    root = before.parent / f"work {os.getpid()}"
+    shutil.copytree(before, root)
+    try:
+        crash = run_stage(stage, world, root, point, open_lake)
+        state = f"{stage.name} {w.digest(root)} {sorted(crash.acknowledged)} {crash.problems}"
+        if state not in _SEEN:
+            _SEEN[state] = recover(stage, world, root, crash, open_lake, expected=expected)
+        problems = _SEEN[state]
+    except Exception as error:  # noqa: BLE001 - a recovery that fails is a violation
+        state, problems = "", [f"recovery failed: {type(error).__name__}: {error}"]
+    finally:
+        shutil.rmtree(root)
+    return state, [f"{stage.name}, operation {point.at}, {point.mode}: {problem}" for problem in problems]
+
+
+class HastyLake(TellingLake):
+    """Reports reads as landed before they are."""
+
+    def land(self, day: date, reads: Sequence[Read]) -> Segment:
+        """Tells, then lands."""
+        self.tell(day, reads)
+        return super().land(day, reads)
+
+
+class DestructiveLake(TellingLake):
+    """Deletes the merged segments before it writes the one that replaces them."""
+
+    def compact(self, day: date) -> bool:
+        """Merges, the wrong way round."""
+        segments = self.segments(day)
+        rows = merge_rows(pa.concat_tables([self.read_segment(segment.key) for segment in segments]))
+        for segment in segments:
+            self.storage.delete(segment.key)
+        self._put_segment(day, rows)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stage", "open_lake", "what"),
+    [
+        ("second sweep", lambda root: TellingLake(InPlaceStorage(root)), "is damaged"),
+        ("replace", lambda root: TellingLake(InPlaceStorage(root)), "is damaged"),
+        ("replace", lambda root: TellingLake(LocalStorage(root)), "is left of a dead writer"),
+        ("second sweep", HastyLake.open, "are lost"),
+        ("compact", DestructiveLake.open, "are lost"),
+    ],
+    ids=["lands in place", "replaces in place", "never tidies", "reports too early", "deletes before it writes"],
+)
+def test_broken_protocols_are_caught(stage: str, open_lake: Callable[[Path], Lake], what: str) -> None:
+    """Each twin breaks one promise, and the harness says which."""
+    world = w.World.draw(Random(SEED))
+    counts, violations, _ = torment(world, open_lake, only=stage, modes=MODES[:3])
+    caught = [text for text in violations if what in text]
+    tell("kill_points twin", twin=f"{stage}: {what}", points=counts.total(), caught=len(caught))
+    assert caught
