@@ -81,7 +81,12 @@ def test_verify_finds_nothing_in_a_whole_lake(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("tree", "remedy"), [("raw/call_records", "materialize call_records"), ("tables/calls", "rebuild_job")]
+    ("tree", "remedy"),
+    [
+        ("raw/call_records", "materialize call_records"),
+        ("tables/calls", "rebuild_job"),
+        ("marts/agent_days", "rebuild_job"),
+    ],
 )
 def test_verify_names_a_damaged_file_and_how_to_heal_it(
     capsys: pytest.CaptureFixture[str], lake: Path, tree: str, remedy: str

@@ -5,6 +5,7 @@ What belongs here: running the work and telling Dagster about each day. What sta
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -13,6 +14,7 @@ import dagster as dg
 from calls_assets.defs.metadata import describe_mart
 from calls_assets.defs.partitions import to_days
 from calls_assets.defs.resources import CallsApi, LakeStore
+from calls_assets.ingest import coverage
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake, LakeError
 from calls_assets.lake.catalog import write_catalog
 from calls_assets.marts import MartsReport, days_with_journeys_through, publish_marts
@@ -26,7 +28,7 @@ _Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization]
 def build_marts(
     settings: Settings, partitions: dg.DailyPartitionsDefinition, policy: dg.BackfillPolicy, owners: Sequence[str]
 ) -> list[dg.AssetsDefinition]:
-    """Makes the assets of the marts and the catalogue.
+    """Makes the assets of the marts, the catalogue and the report.
 
     Args:
         settings: Tell how the catalogue names files.
@@ -76,7 +78,45 @@ def build_marts(
             raise dg.Failure(description=str(error), allow_retries=False) from None
         return dg.MaterializeResult(metadata={"views": len(views)})
 
-    return [marts, catalog]
+    @dg.asset(
+        deps=["calls", "service_intervals", "agent_days", "disposition_days"],
+        partitions_def=partitions,
+        backfill_policy=policy,
+        group_name="reports",
+        owners=owners,
+        kinds={"html"},
+        description="reports/call_date=D/report.html: a day on one page for people; the newest is reports/latest.html.",
+    )
+    def daily_report(
+        context: dg.AssetExecutionContext,
+        calls_api: dg.ResourceParam[CallsApi],
+        lake_store: dg.ResourceParam[LakeStore],
+    ) -> _Events:
+        yield from _publish_reports(context, calls_api, lake_store)
+
+    return [marts, catalog, daily_report]
+
+
+def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: LakeStore) -> _Events:
+    # Drawing needs half a second to load: only the step that draws does.
+    from calls_assets.report import publish_report  # noqa: PLC0415
+
+    zone = api.settings.timezone
+    try:
+        lake = store.open()
+        for day in to_days(context.partition_keys):
+            found = coverage(lake, day, zone)
+            if not api.settings.id_scan:
+                found = replace(found, unaccounted=())
+            result = publish_report(lake, day, now=api.now(), timezone=zone, coverage=found)
+            context.add_asset_metadata(
+                {**result.figures, **result.quality, "bytes": result.size},
+                asset_key="daily_report",
+                partition_key=day.isoformat(),
+            )
+    except LakeError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    yield dg.MaterializeResult(asset_key="daily_report")
 
 
 def _publish_marts(

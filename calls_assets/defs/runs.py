@@ -21,7 +21,9 @@ _LONGEST_PAUSE = timedelta(minutes=30)
 SILENT_FOR = timedelta(minutes=3)
 """A run at work logs every few seconds, or a line for each day."""
 
-_OUR_ASSETS = frozenset(dg.AssetKey(name) for name in ("call_records", "call_events", *DAILY_TABLES, *MARTS))
+_OUR_ASSETS = frozenset(
+    dg.AssetKey(name) for name in ("call_records", "call_events", *DAILY_TABLES, *MARTS, "daily_report")
+)
 _IN_FLIGHT = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

@@ -15,12 +15,16 @@ import pyarrow.compute as pc
 
 from calls_assets.lake.errors import CorruptFileError
 from calls_assets.lake.lake import EVENTS_PREFIX, RAW_PREFIX, SET_ASIDE_SUFFIX, TABLES_PREFIX, Lake
+from calls_assets.lake.mart_schemas import DATASETS, MARTS
 from calls_assets.lake.raw import rows_to_versions
 from calls_assets.lake.schemas import DAILY_TABLES, TABLES, Table
 
+MARTS_PREFIX = "marts/"
 _SWEEP_AGAIN = "materialize call_records for this day: it is set aside and its ids are asked for again"
 _RESTORE = "restore it from a backup, or move it away: deliveries cannot be asked for again"
-_DERIVE_AGAIN = "materialize the tables for this day (rebuild_job): they are made again from raw, without the API"
+_DERIVE_AGAIN = (
+    "materialize the tables and marts for this day (rebuild_job): they are made again from raw, without the API"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,13 @@ class Finding:
 
 def verify(lake: Lake) -> list[Finding]:
     """Reads the whole lake once, a day at a time."""
-    return [*_verify_raw(lake), *_verify_events(lake), *_verify_tables(lake), *_verify_marks(lake)]
+    return [
+        *_verify_raw(lake),
+        *_verify_events(lake),
+        *_verify_tables(lake),
+        *_verify_marts(lake),
+        *_verify_marks(lake),
+    ]
 
 
 def _verify_raw(lake: Lake) -> Iterator[Finding]:
@@ -111,6 +121,15 @@ def _verify_tables(lake: Lake) -> Iterator[Finding]:
     yield from _verify_one_row_per_call(lake, shown)
 
 
+def _verify_marts(lake: Lake) -> Iterator[Finding]:
+    files = {lake.table_key(name, day): (name, day) for name in MARTS for day in lake.table_days(name)}
+    for key, _, _ in lake.list_files(MARTS_PREFIX):
+        if key not in files:
+            yield Finding(key, "is no file of the lake", "move it elsewhere")
+    for name, day in files.values():
+        yield from _verify_file(lake, name, day, {})
+
+
 def _verify_marks(lake: Lake) -> Iterator[Finding]:
     readable = lake.published()
     for day in lake.published_days():
@@ -119,7 +138,7 @@ def _verify_marks(lake: Lake) -> Iterator[Finding]:
 
 
 def _verify_file(lake: Lake, name: str, day: date | None, read: dict[str, pa.Table]) -> Iterator[Finding]:
-    key, table = lake.table_key(name, day), TABLES[name]
+    key, table = lake.table_key(name, day), DATASETS[name]
     try:
         rows = lake.read_table(name, day)
     except FileNotFoundError:

@@ -63,7 +63,7 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     """One event per asset and day, checks by day, figures without content; agents once."""
     ran = run(settings, instance, MONDAY, WEDNESDAY)
     assert ran.success
-    names = ("call_records", "call_events", *DAILY_TABLES, *MARTS)
+    names = ("call_records", "call_events", *DAILY_TABLES, *MARTS, "daily_report")
     expected = {(name, day.isoformat()) for name in names for day in DAYS}
     assert set(ran.materialized) == {*expected, ("agents", ""), ("catalog", "")}
     assert len(ran.materialized) == len(expected) + 2
@@ -75,6 +75,8 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     assert (figures["first id"], figures["unaccounted ids"]) == (122, 0)
     for day in DAYS:
         assert len(shown_calls(settings, day)) == CALLS
+    assert ran.metadata["daily_report", TUESDAY.isoformat()]["calls"] == CALLS
+    assert "<html" in (settings.data_dir / "reports/latest.html").read_text()
     with duckdb.connect(str(settings.data_dir / "catalog.duckdb"), read_only=True) as connection:
         (total,) = connection.execute("SELECT sum(calls) FROM service_intervals").fetchall()
     assert total == (len(DAYS) * CALLS,)

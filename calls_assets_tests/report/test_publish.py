@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -186,6 +187,33 @@ def test_a_page_needs_nothing_and_allows_nothing(finished_lake: FinishedLake, tm
     assert page.all("html")[0].attributes["lang"] == "en"
     used = {name for node in page.walk() for name in node.attributes.get("class", "").split()}
     assert all(f".{name}" in style.text for name in used if name.startswith(("fill-", "stroke-", "heat-")))
+
+
+def test_texts_stand_out_from_what_is_behind_them_in_light_and_dark() -> None:
+    """By WCAG 2.2 AA: text 4.5 to 1, parts of drawings 3 to 1."""
+    style = files("calls_assets.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): #([0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    )
+    pairs = [(text, ground) for text in ("ink", "muted", "good", "bad") for ground in ("page", "card")]
+    pairs += [("ink", "bar"), ("ink", "warning"), ("level", "card")]
+    pairs += [(f"heat-{'low' if level < 5 else 'high'}-ink", f"heat-{level}") for level in range(8)]
+    for colours in (light, dark):
+        for text, ground in pairs:
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        assert contrast(colours["answered"], colours["card"]) >= 3
+        assert contrast(colours["answered"], colours["offered"]) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    """Gives the contrast of two colours as WCAG defines it."""
+    lights = []
+    for colour in (one, other):
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        lights.append(0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
+    return max(lights) / min(lights)
 
 
 def test_the_largest_page_is_under_a_megabyte(lake: Lake) -> None:

@@ -1,0 +1,147 @@
+"""Publishing: makes the page of a day from its marts and writes it.
+
+What belongs here: which files a page is made from, and which it is written to. What stays out: what it shows (`views`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pyarrow.compute as pc
+
+from calls_assets.lake import Lake, LakeError
+from calls_assets.report.figures import Number, Row
+from calls_assets.report.page import render
+from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, make_view
+
+REPORTS_PREFIX = "reports/"
+LATEST_KEY = f"{REPORTS_PREFIX}latest.html"
+_MARTS = ("service_intervals", "agent_days", "disposition_days")
+_PAGE = re.compile(rf"{REPORTS_PREFIX}call_date=(\d{{4}}-\d\d-\d\d)/report\.html")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportResult:
+    """What was written for a day.
+
+    Attributes:
+        day: The day.
+        key: Path of its page in the lake.
+        size: Length of the page in bytes.
+        is_replaced: Whether the page changed.
+        is_latest: Whether it is the newest day's, and so `reports/latest.html`.
+        figures: The headline figures by column of service_intervals: counts, shares from 0 to 1, seconds. One that is
+            not known is left out.
+        quality: Figures about the data itself, by name; one that is not known is left out.
+    """
+
+    day: date
+    key: str
+    size: int
+    is_replaced: bool
+    is_latest: bool
+    figures: dict[str, Number]
+    quality: dict[str, Number]
+
+
+def report_key(day: date) -> str:
+    """Gives the path of a day's page."""
+    return f"{REPORTS_PREFIX}call_date={day}/report.html"
+
+
+def publish_report(
+    lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage: DayCoverage | None = None
+) -> ReportResult:
+    """Makes the page of a day and writes it, unless it is the same already.
+
+    Args:
+        lake: The lake; it has the day's tables and marts.
+        day: The day.
+        now: The time: a day that is not over is compared with the same hours of the other days.
+        timezone: Zone of the days.
+        coverage: How the day's ids are accounted for, for example from `ingest.coverage`; shown as not known when None.
+
+    Raises:
+        LakeError: The day has no marts, or a file cannot be read or written.
+    """
+    view = make_view(_read(lake, day, now=now, timezone=timezone, coverage=coverage))
+    page = render(view).encode()
+    key = report_key(day)
+    is_replaced = _replace(lake, key, page)
+    is_latest = day == max(_list_days(lake))
+    if is_latest:
+        _replace(lake, LATEST_KEY, page)
+    return ReportResult(
+        day=day,
+        key=key,
+        size=len(page),
+        is_replaced=is_replaced,
+        is_latest=is_latest,
+        figures=view.numbers,
+        quality={row.key: row.shown.number for row in view.quality if row.shown.number is not None},
+    )
+
+
+def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage: DayCoverage | None) -> DayData:
+    intervals, agents, dispositions = (_read_rows(lake, name, day) for name in _MARTS)
+    missing = [name for name, rows in zip(_MARTS, (intervals, agents, dispositions), strict=True) if rows is None]
+    try:
+        calls = lake.read_table("calls", day, ["is_final", "last_read_at"])
+    except FileNotFoundError:
+        missing.append("calls")
+    if intervals is None or agents is None or dispositions is None or missing:
+        raise LakeError(f"{day} has no {missing[0]} in the lake: materialize its tables and marts before its report")
+    compared = {other: _read_rows(lake, "service_intervals", other) for other in _days_before(day, 1, 7)}
+    is_over = now.astimezone(timezone).date() > day
+    stored = set(lake.table_days("service_intervals"))
+    hours = {}
+    for other in _days_before(day, *range(0 if is_over else 1, HEAT_MAP_DAYS)):
+        if other in stored:
+            rows = lake.read_table("service_intervals", other, ["interval_start_local", "offered_calls"])
+            hours[other] = list(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
+    return DayData(
+        day=day,
+        timezone=timezone,
+        now=now,
+        intervals={day: intervals, **{other: rows for other, rows in compared.items() if rows is not None}},
+        agents=agents,
+        dispositions=dispositions,
+        hours=hours,
+        stored_calls=len(calls),
+        provisional_calls=len(calls) - (pc.sum(calls["is_final"]).as_py() or 0),
+        read_at=pc.max(calls["last_read_at"]).as_py(),
+        coverage=coverage,
+    )
+
+
+def _days_before(day: date, *distances: int) -> list[date]:
+    return [day - timedelta(days=distance) for distance in distances]
+
+
+def _read_rows(lake: Lake, name: str, day: date) -> list[Row] | None:
+    try:
+        rows: list[Row] = lake.read_table(name, day).to_pylist()
+    except FileNotFoundError:
+        return None
+    return rows
+
+
+def _list_days(lake: Lake) -> list[date]:
+    matches = (_PAGE.fullmatch(file.key) for file in lake.list_files(REPORTS_PREFIX))
+    return [date.fromisoformat(match[1]) for match in matches if match]
+
+
+def _replace(lake: Lake, key: str, page: bytes) -> bool:
+    """Writes a page unless it is the same; says whether it did."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if lake.storage.read(key) == page:
+                return False
+        lake.storage.replace(key, page)
+    except OSError as problem:
+        raise LakeError(f"cannot write {key}: {(problem.strerror or 'input/output error').lower()}") from problem
+    return True
