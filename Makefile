@@ -39,7 +39,7 @@ lint: setup ## Lint, formatting, import rules, types
 
 .PHONY: test
 test: lint ## Lint, types and all tests with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal --cov --cov-report=
 	$(BIN)/coverage report --skip-covered
 	echo "The core, by branches:"
 	$(BIN)/coverage report --fail-under=95 --format=total \

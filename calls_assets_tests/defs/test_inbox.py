@@ -109,7 +109,7 @@ def test_an_event_before_the_call_waits_for_it(
     settings: Settings, instance: dg.DagsterInstance, inbox: Inbox, script: ScriptedVendor
 ) -> None:
     """404 now, 200 later: it is asked for again after a minute, and then its row has the wait."""
-    inbox.put(delivery(700), NOW)
+    inbox.put(delivery(700), datetime.now(UTC))
     assert run(settings, instance, YESTERDAY).success
     assert script.asked[700] == 1
     assert [item.attempts for item in inbox.deliveries()] == [1]
@@ -117,7 +117,7 @@ def test_an_event_before_the_call_waits_for_it(
     script.add(700, NOON)
     (item,) = inbox.deliveries()
     inbox.settle(item)  # the same delivery, received two minutes earlier
-    old = inbox.put(delivery(700), NOW - timedelta(minutes=2))
+    old = inbox.put(delivery(700), datetime.now(UTC) - timedelta(minutes=2))
     inbox.postpone(old)
     assert tick(settings, instance, "call_inbox") == [YESTERDAY.isoformat()]
     assert run(settings, instance, YESTERDAY).success

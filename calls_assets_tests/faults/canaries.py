@@ -61,7 +61,7 @@ def body_of(id_: int, **fields: object) -> bytes:
 
 _EVERYTHING = " ".join((TOKEN, *PERSON.values()))
 _LINE = _EVERYTHING.encode()
-_STALL_SECONDS = 0.6
+_STALL_SECONDS = 0.4
 
 FAULTS: dict[str, Callable[[int], bytes]] = {
     "an error page that echoes the request": lambda _id: response(500, _LINE),

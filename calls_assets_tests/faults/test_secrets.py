@@ -29,8 +29,8 @@ from calls_assets_tests.faults.counts import SEED, choose, tell
 assets_module = importlib.import_module("calls_assets.defs.assets")
 sweep_module = importlib.import_module("calls_assets.ingest.sweep")  # the package's attribute is the function
 pytestmark = pytest.mark.timeout(900)
-RUN_EVERY = choose(8, 3)  # a run takes a second, a sweep a tenth
-RUN_WHOLE_EVERY = choose(24, 12)
+RUN_EVERY = choose(11, 3)  # a run takes a second, a sweep a tenth
+RUN_WHOLE_EVERY = choose(33, 12)
 ENDS_RUNS = "a refusal that echoes"
 
 

@@ -19,7 +19,7 @@ from calls_assets_tests.api.server import body_of, response
 
 Speak: TypeAlias = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 
-ENDLESS_BYTES = 200 * 2**20
+ENDLESS_BYTES = 96 * 2**20
 _OK = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
 _REFUSED = (
