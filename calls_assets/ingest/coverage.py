@@ -59,7 +59,13 @@ class Coverage:
 
 def coverage(lake: Lake, day: date, timezone: ZoneInfo) -> Coverage:
     """Accounts for the ids of a day from the lake alone."""
-    return coverage_of(Knowledge.of_days(lake, [day], timezone), day)
+    knowledge = Knowledge.of_days(lake, [day], timezone)
+    found = coverage_of(knowledge, day)
+    if found.unaccounted:
+        # A call out of place is stored in a day that is no neighbour.
+        knowledge.load_range(lake, lake.segments(), found.unaccounted[0][0], found.unaccounted[-1][1])
+        found = coverage_of(knowledge, day)
+    return found
 
 
 def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()) -> Coverage:

@@ -58,3 +58,13 @@ def test_a_day_without_any_answer_is_not_complete(tmp_path: Path, first: int, la
         run_sweep(tmp_path, vendor, DAYS, ZONE)
     assert not caught.value.report.coverage[day].is_complete
     assert caught.value.report.coverage[DAYS[0]].unaccounted in {(), ((41, 80),)}
+
+
+def test_a_call_stored_in_a_far_day_is_accounted_for(tmp_path: Path) -> None:
+    """Its id stands between the day's last call and the next day's first, its start two weeks later."""
+    quiet = [call for call in make_vendor(frozenset()).calls if not 41 <= call.id <= 80 or call.id == 50]
+    others = [ModelCall(140 + n, datetime(2025, 3, 6 + n, tzinfo=UTC)) for n in range(12)]
+    late = ModelCall(60, datetime(2025, 3, 19, tzinfo=UTC))
+    vendor = ModelVendor([*quiet, *others, late], datetime(2025, 5, 1, tzinfo=UTC))
+    run_sweep(tmp_path, vendor, [DAYS[0] + timedelta(days=ahead) for ahead in range(20)], ZONE)
+    assert coverage(Lake.open(tmp_path), DAYS[1], ZONE).is_complete
