@@ -13,7 +13,8 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from math import ceil
@@ -29,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_assets.simulator.clock import utc_now
 from calls_assets.simulator.faults import NO_FAULTS, Fault, FaultPlan
+from calls_assets.simulator.posting import Webhook, post_deliveries
 from calls_assets.simulator.quirks import add_unknown_keys, write_ids_as_text
 from calls_assets.simulator.stats import Stats
 from calls_assets.simulator.vendor import Vendor
@@ -62,6 +64,7 @@ def create_app(
     base_path: str = "",
     faults: FaultPlan = NO_FAULTS,
     clock: Callable[[], datetime] = utc_now,
+    webhook: Webhook | None = None,
 ) -> Starlette:
     """Puts a vendor behind HTTP.
 
@@ -71,6 +74,7 @@ def create_app(
         base_path: What precedes `/calls`, such as `/api/v2`.
         faults: What goes wrong.
         clock: The vendor's now.
+        webhook: Where deliveries go while the application's lifespan lasts; None for nowhere.
 
     Returns:
         The application; its `state.stats` are the counters of `/stats`.
@@ -94,7 +98,16 @@ def create_app(
         stats.reset()
         return Response(status_code=204)
 
+    @asynccontextmanager
+    async def live(_: Starlette) -> AsyncIterator[None]:
+        if webhook is None:
+            yield
+            return
+        async with post_deliveries(webhook, vendor, clock=clock, stats=stats):
+            yield
+
     app = Starlette(
+        lifespan=live,
         routes=[
             Route("/", show_home),
             Route("/stats", show_stats),

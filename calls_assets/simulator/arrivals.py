@@ -23,8 +23,9 @@ _HOURS = (0.15, 0.10, 0.08, 0.08, 0.10, 0.20, 0.50, 1.60, 4.20, 7.20, 8.60, 8.30
 _WEEKDAYS = (1.42, 1.30, 1.24, 1.21, 1.13, 0.45, 0.25)  # Monday first; the mean is 1
 _DAY_SIZE_JITTER = 0.06
 _DISORDERED_SHARE = 0.1
-_MAX_DISORDER_SECONDS = 900
 _MAX_DAYS = 36_525  # a century: beyond it an id is a mistake
+MAX_DISORDER_SECONDS = 900
+"""No call is put back further."""
 
 
 class Arrivals:
@@ -71,7 +72,7 @@ class Arrivals:
         start = self._moment(place)
         if account.disorder and chance(account.seed, Topic.DISORDER, call_id) < _DISORDERED_SHARE:
             places = 1 + int(account.disorder * chance(account.seed, Topic.DISORDER_PLACES, call_id))
-            return min(self._moment(place + places), start + _MAX_DISORDER_SECONDS)
+            return min(self._moment(place + places), start + MAX_DISORDER_SECONDS)
         return start
 
     def last_id_by(self, seconds: float) -> int:

@@ -33,6 +33,12 @@ class Topic(IntEnum):
     UNKNOWN_KEYS = 18
     STRING_IDS = 19
     LIST_ENVELOPE = 20
+    WEBHOOK = 21
+    WEBHOOK_PACE = 22
+    WEBHOOK_LATE = 23
+    WEBHOOK_LATE_SECONDS = 24
+    WEBHOOK_REPEAT = 25
+    WEBHOOK_REPEAT_SECONDS = 26
 
 
 def mix(seed: int, topic: Topic, number: int) -> int:

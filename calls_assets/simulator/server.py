@@ -22,7 +22,9 @@ from calls_assets.simulator.account import Account
 from calls_assets.simulator.app import TRANSPORT, create_app
 from calls_assets.simulator.clock import SettableClock, utc_now
 from calls_assets.simulator.faults import FaultPlan
+from calls_assets.simulator.posting import Webhook
 from calls_assets.simulator.vendor import Vendor
+from calls_assets.simulator.webhook import LATE_SHARE, REPEAT_SHARE
 
 _ACCOUNT = Account()
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -118,6 +120,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--now", type=datetime.fromisoformat, help="what the clock shows at the start (default: the time)"
     )
     clock.add_argument("--speed", type=float, default=1.0, help="its seconds for each real one; 0 stands still")
+    webhook = parser.add_argument_group("the webhook (none by default)")
+    add = webhook.add_argument
+    add("--webhook", metavar="URL", help="post a delivery there about every call that ends from now on")
+    add("--webhook-header", action="append", default=[], metavar="'NAME: VALUE'", help="send it along; repeatable")
+    for name, share, what in (
+        ("repeat", REPEAT_SHARE, "calls posted twice"),
+        ("late", LATE_SHARE, "calls posted up to 10 minutes late"),
+    ):
+        add(
+            f"--webhook-{name}-share", type=float, default=share, metavar="SHARE", help=f"{what} (default: %(default)s)"
+        )
     faults = parser.add_argument_group("faults (none by default)")
     add = faults.add_argument
     add("--latency", type=float, default=0.0, metavar="SECONDS", help="every answer waits so long")
@@ -140,12 +153,14 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
     try:
         clock = _clock(arguments)
         account = _account(arguments, clock())
+        webhook = _webhook(arguments)
         app = create_app(
             Vendor(account),
             token=arguments.token,
             base_path=arguments.base_path,
             faults=_faults(arguments),
             clock=clock,
+            webhook=webhook,
         )
     except ValueError as error:
         sys.stderr.write(f"calls-assets simulate: {error}\n")
@@ -160,7 +175,7 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
         return 1
     with closing(listener):
         url = _url(arguments.host, listener.getsockname()[1])
-        sys.stdout.write(_greeting(url, arguments, account, clock()))
+        sys.stdout.write(_greeting(url, arguments, account, clock(), webhook))
         sys.stdout.flush()
         try:
             uvicorn.Server(_config(app)).run(sockets=[listener])
@@ -207,12 +222,28 @@ def _faults(arguments: argparse.Namespace) -> FaultPlan:
     )
 
 
+def _webhook(arguments: argparse.Namespace) -> Webhook | None:
+    if arguments.webhook is None:
+        if arguments.webhook_header:
+            raise ValueError("webhook-header is of no use without --webhook")
+        return None
+    if not all(":" in header for header in arguments.webhook_header):
+        raise ValueError("webhook-header is not of the form 'Name: value'")
+    headers = (header.split(":", 1) for header in arguments.webhook_header)
+    return Webhook(
+        url=arguments.webhook,
+        headers=tuple((name.strip(), value.strip()) for name, value in headers),
+        repeat_share=arguments.webhook_repeat_share,
+        late_share=arguments.webhook_late_share,
+    )
+
+
 def _zone(name: str) -> ZoneInfo:
     Account(timezone=name)  # refuses a wrong name in one line
     return ZoneInfo(name)
 
 
-def _greeting(url: str, arguments: argparse.Namespace, account: Account, now: datetime) -> str:
+def _greeting(url: str, arguments: argparse.Namespace, account: Account, now: datetime, webhook: Webhook | None) -> str:
     base_path = arguments.base_path.rstrip("/")
     lines = [
         f"calls-assets simulator at {url}{base_path} (every call, person and number is invented)",
@@ -223,6 +254,8 @@ def _greeting(url: str, arguments: argparse.Namespace, account: Account, now: da
         f"         CALLS_TIMEZONE={account.timezone} CALLS_START_DATE={account.first_day}",
         "Ctrl+C stops it.",
     ]
+    if webhook is not None:
+        lines.insert(2, f"  simulated webhook deliveries go to {webhook.masked_url} as calls end")
     if arguments.host not in _LOOPBACK:
         lines.insert(1, "  Reachable from other machines: anybody who knows the token can read it.")
     return "\n".join(lines) + "\n"
@@ -247,7 +280,7 @@ def _config(app: Starlette) -> uvicorn.Config:
         app,
         http=_Protocol,
         ws="none",
-        lifespan="off",
+        lifespan="auto",  # deliveries live in it; what a test serves may have none
         log_config=None,  # a test's or a user's logging is none of the simulator's business
         log_level="critical",
         access_log=False,

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Stats:
-    """Counters of the requests for calls. Written by the server's one thread."""
+    """Counters of the requests for calls, and of the deliveries about them. Written by the server's one thread."""
 
     def __init__(self) -> None:
         self._in_flight = 0
@@ -20,6 +20,8 @@ class Stats:
         self._by_fault: Counter[str] = Counter()
         self._by_id: dict[int, int] = {}
         self._peak = self._in_flight
+        self._delivered: set[int] = set()
+        self._deliveries = {"posted": 0, "repeated": 0, "failed": 0}
 
     def enter(self) -> None:
         """A request begins."""
@@ -44,6 +46,16 @@ class Stats:
         """Counts a fault that befell a request."""
         self._by_fault[name] += 1
 
+    def count_delivery(self, call_id: int) -> None:
+        """Counts a delivery that was accepted."""
+        self._deliveries["posted"] += 1
+        self._deliveries["repeated"] += call_id in self._delivered
+        self._delivered.add(call_id)
+
+    def count_failed_delivery(self) -> None:
+        """Counts a delivery that was given up."""
+        self._deliveries["failed"] += 1
+
     def report(self, *, with_ids: bool = False) -> dict[str, Any]:
         """The counters as JSON values.
 
@@ -60,6 +72,7 @@ class Stats:
             "first_id": min(by_id, default=None),
             "last_id": max(by_id, default=None),
             "peak_concurrency": self._peak,
+            "deliveries": dict(self._deliveries),
         }
         if with_ids:
             report["per_id"] = {str(call_id): count for call_id, count in sorted(by_id.items())}

@@ -28,6 +28,9 @@ from calls_assets.simulator.people import (
 Payload: TypeAlias = dict[str, Any]
 Named: TypeAlias = tuple[int, str]
 
+LONGEST_SECONDS = 7_200
+"""No call lasts longer: 90 minutes of talk, a few of menu, queue and ringing before."""
+
 _SLA_SECONDS = 30
 _RING_SECONDS = 15
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400

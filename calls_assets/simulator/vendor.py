@@ -10,11 +10,11 @@ from itertools import accumulate
 from random import Random
 
 from calls_assets.simulator.account import Account
-from calls_assets.simulator.arrivals import Arrivals, to_datetime
+from calls_assets.simulator.arrivals import MAX_DISORDER_SECONDS, Arrivals, to_datetime
 from calls_assets.simulator.chance import Topic, chance, mix
 from calls_assets.simulator.people import invent_agents, invent_contact
 from calls_assets.simulator.quirks import apply_quirks
-from calls_assets.simulator.story import KINDS, Kind, Payload, describe, tell_story
+from calls_assets.simulator.story import KINDS, LONGEST_SECONDS, Kind, Payload, Story, describe, tell_story
 
 _KIND_BOUNDS = tuple(accumulate(kind.share for kind in KINDS))
 _REPEAT_SHARE = 0.04  # of inbound calls: the same contact again, linked to an earlier call
@@ -30,7 +30,7 @@ _RENAMED_AFTER_DAYS = 14
 class Vendor:
     """An invented account that answers like the vendor.
 
-    Every method is a function of the account and its arguments; nothing is remembered but tables of days.
+    Every method is a function of the account and its arguments; nothing is remembered but tables.
 
     Args:
         account: What to invent.
@@ -46,6 +46,7 @@ class Vendor:
         )
         self._renamed_at = self._arrivals.midnight(account.first_day + timedelta(_RENAMED_AFTER_DAYS))
         self._contact = lru_cache(maxsize=65_536)(invent_contact)
+        self._end = lru_cache(maxsize=65_536)(self._tell_end)
 
     def answer(self, call_id: int, now: datetime) -> Payload | None:
         """The call as the vendor shows it, without its envelope.
@@ -69,22 +70,40 @@ class Vendor:
         if seconds < begun + self._late_seconds(call_id):
             return None
         account = self.account
-        original = self._original(call_id)
-        dice = Random(mix(account.seed, Topic.STORY, call_id))
-        story = tell_story(
-            call_id,
-            begun,
-            self._kind(call_id),
-            original_call_id=original,
-            contact=self._contact(self._contact_number(call_id, original)),
-            agents=self._agents if begun < self._renamed_at else self._later_agents,
-            dice=dice,
-        )
-        payload = describe(story, seconds)
+        payload = describe(self._tell(call_id, begun), seconds)
         payload["started_at"] = self._start_seen(call_id, begun, seconds)
         if chance(account.seed, Topic.QUIRK, call_id) < account.quirk_share:
             apply_quirks(payload, Random(mix(account.seed, Topic.QUIRK, call_id)))
         return payload
+
+    def tell(self, call_id: int) -> Story | None:
+        """The whole course of a call, whatever the moment; its start as first recorded.
+
+        Args:
+            call_id: Any id.
+
+        Returns:
+            A fresh story, or None for an id that is 404 for ever.
+
+        Raises:
+            ValueError: The id is more than a century of calls above the first.
+        """
+        return None if self.is_missing(call_id) else self._tell(call_id, self._arrivals.start_of(call_id))
+
+    def ended_between(self, since: float, until: float) -> list[tuple[int, int]]:
+        """The calls that end within a span.
+
+        Args:
+            since: Its begin (Unix seconds).
+            until: Its end, itself outside.
+
+        Returns:
+            Id and end (Unix seconds) of each, by id.
+        """
+        earliest = self._arrivals.last_id_by(since - LONGEST_SECONDS - MAX_DISORDER_SECONDS) + 1
+        ids = range(earliest, self._arrivals.last_id_by(until) + 1)
+        ends = ((call_id, self._end(call_id)) for call_id in ids)
+        return [(call_id, end) for call_id, end in ends if end is not None and since <= end < until]
 
     def is_missing(self, call_id: int) -> bool:
         """Whether the id is 404 for ever."""
@@ -117,6 +136,22 @@ class Vendor:
             if self.answer(call_id, now) is not None:
                 return call_id
         return None
+
+    def _tell(self, call_id: int, begun: int) -> Story:
+        original = self._original(call_id)
+        return tell_story(
+            call_id,
+            begun,
+            self._kind(call_id),
+            original_call_id=original,
+            contact=self._contact(self._contact_number(call_id, original)),
+            agents=self._agents if begun < self._renamed_at else self._later_agents,
+            dice=Random(mix(self.account.seed, Topic.STORY, call_id)),
+        )
+
+    def _tell_end(self, call_id: int) -> int | None:
+        story = self.tell(call_id)
+        return None if story is None else story.ends
 
     def _kind(self, call_id: int) -> Kind:
         which = bisect_right(_KIND_BOUNDS, chance(self.account.seed, Topic.KIND, call_id))

@@ -13,6 +13,7 @@ import urllib.request
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from calls_assets.simulator import (
     Account,
@@ -139,6 +140,18 @@ def test_the_context_refuses_a_taken_port() -> None:
         server = serve(app, port=taken.getsockname()[1])
         with pytest.raises(OSError, match="in use"):
             server.__enter__()
+
+
+def test_an_application_without_a_lifespan_is_served() -> None:
+    """As a test's own may be: it fails when it is asked to begin, and answers all the same."""
+    app = create_app(Vendor(Account()), token="t")
+
+    async def answer_http_only(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await app(scope, receive, send)
+
+    with serve(answer_http_only) as server:  # type: ignore[arg-type] # it forwards to a Starlette
+        assert isinstance(_get(server.url + "/stats", "t"), dict)
 
 
 def test_a_clock_stands_until_it_is_set() -> None:
