@@ -200,7 +200,7 @@ def _parse_whole(values: Mapping[str, str], name: str, default: int, lowest: int
 
 def _parse_catalog_paths(text: str) -> bool:
     if text.lower() not in {"absolute", "relative"}:
-        raise SettingsError(f"CALLS_CATALOG_PATHS={text!r} is neither absolute nor relative")
+        raise SettingsError("CALLS_CATALOG_PATHS is neither absolute nor relative")
     return text.lower() == "relative"
 
 

@@ -18,8 +18,13 @@ from calls_assets.report.charts import draw_intervals
 from calls_assets.report.views import DayView
 
 
-def render(view: DayView) -> str:
-    """Makes the document. The same view gives the same text."""
+def render(view: DayView, made_of: str = "") -> str:
+    """Makes the document. The same view gives the same text.
+
+    Args:
+        view: What it shows.
+        made_of: Identifies the view and this code, kept in the document.
+    """
     style = _read_style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -38,6 +43,7 @@ def render(view: DayView) -> str:
         .get_template("report.html")
         .render(
             view=view,
+            made_of=made_of,
             charts=charts,
             style=Markup(style),  # noqa: S704 - a file of this package
             policy=policy,
