@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from calls_assets_tests.lakes import FinishedLake, make_lake
+
+# How fast examples are made says something about the machine, not about the tests.
+settings.register_profile("calls-assets", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calls-assets")
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ QUERY="$query" python -c 'import os, duckdb; print(duckdb.sql(os.environ["QUERY"
 cat <<TEXT
 Where to look next:
   make dev                       the Dagster UI on this lake, sensor and schedule at work
+  .demo/data/reports/latest.html  the newest day on one page
   docs/data-dictionary.md        every table and column
   docs/operations.md             running it on the real API
   calls-assets --help            plan, verify, doctor

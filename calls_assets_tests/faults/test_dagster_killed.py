@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -28,6 +29,8 @@ from calls_assets_tests.faults.counts import IS_TORTURE, SEED, choose, tell
 CYCLES = choose(5, 99)
 VICTIMS = ("worker", "code server", "daemon", "everything", "everything and its history")
 DAYS_BACK = 3
+PLAIN: dict[str, Any] = {"late_share": 0.0, "missing_share": 0.0, "disorder": 0}
+"""Behind a hole in the ids the frontier may wait for minutes (`ingest.locate`): that is not what is tested here."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def vendor() -> Vendor:
     """Gives an account with many calls right now."""
     zone = zone_at_noon()
     first_day = datetime.now(zone).date() - timedelta(days=DAYS_BACK)
-    return Vendor(Account(first_day=first_day, calls_per_day=3_000, timezone=zone.key, first_id=300, late_share=0.0))
+    return Vendor(Account(first_day=first_day, calls_per_day=3_000, timezone=zone.key, first_id=300, **PLAIN))
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +154,16 @@ def test_runs_of_one_day_started_together_are_harmless(vendor: Vendor, server: R
         *(sys.executable, "-m", "dagster", "asset", "materialize", "-m", "calls_assets.definitions"),
         *("--select", "*", "--partition", day.isoformat()),
     ]
-    runs = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in "12"
-    ]
-    assert [run.wait(200) for run in runs] == [0, 0]
+    runs = []
+    for name in ("one", "other"):
+        # A home each: Dagster cannot make the databases of one home twice at once.
+        home = tmp_path / name
+        home.mkdir()
+        variables = environment | {"DAGSTER_HOME": str(home)}
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            runs.append(subprocess.Popen(command, env=variables, stdout=log, stderr=log))
+    codes = [run.wait(200) for run in runs]
+    assert codes == [0, 0], [(tmp_path / f"{name}.log").read_text()[-3000:] for name in ("one", "other")]
     lake = Path(environment["CALLS_DATA_DIR"])
     assert not find_missing(vendor, lake, [day], datetime.now(UTC))
 
