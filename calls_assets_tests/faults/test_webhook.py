@@ -45,7 +45,8 @@ main(["webhook", "--port", "{port}"])
 class Receiver:
     """A receiver in a process of its own, always on the same port."""
 
-    def __init__(self, environment: dict[str, str], code: str | None = None) -> None:
+    def __init__(self, environment: dict[str, str], code: str | None = None, output: Path | None = None) -> None:
+        self._output = output
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -61,9 +62,19 @@ class Receiver:
 
     def start(self) -> subprocess.Popen[str]:
         """Starts it; returns when it listens."""
+        if self._output is not None:
+            return self._start_into_file(self._output)
         self.process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert "listening" in self.process.stdout.readline()
+        return self.process
+
+    def _start_into_file(self, output: Path) -> subprocess.Popen[str]:
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=file, stderr=file, text=True)
+        until = time.monotonic() + 20
+        while b"listening" not in output.read_bytes() and time.monotonic() < until:
+            time.sleep(0.05)
         return self.process
 
     def kill(self) -> None:
@@ -92,9 +103,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(environment: dict[str, str], code: str | None = None) -> Iterator[Receiver]:
+def running(environment: dict[str, str], code: str | None = None, output: Path | None = None) -> Iterator[Receiver]:
     """Runs a receiver."""
-    receiver = Receiver(environment, code)
+    receiver = Receiver(environment, code, output)
     try:
         yield receiver
     finally:
@@ -294,3 +305,38 @@ def test_slow_connections_do_not_hold_up_good_ones(environment: dict[str, str]) 
     p99 = statistics.quantiles(times, n=100)[98]
     tell("webhook slow", slow=SLOW, good=len(times), p99_ms=round(1000 * p99, 1))
     assert p99 < 1 or not IS_TORTURE
+
+
+def test_no_canary_leaves_the_inbox_and_raw(environment: dict[str, str]) -> None:
+    """Names, notes and secrets of deliveries, good, bad and refused: in no output, log, event or file name."""
+    canaries = [b"Canary Contact", b"+4930canary", b"canary-note", SECRET.encode(), b"wrong-canary-secret"]
+    day = TODAY - timedelta(days=1)
+    vendor = Vendor(Account(first_day=TODAY - timedelta(days=3), calls_per_day=200, timezone="UTC", first_id=500))
+    ids = [id_ for id_ in vendor.ids_of_day(day) if vendor.answer(id_, datetime.now(UTC)) is not None][:5]
+    root = Path(environment["CALLS_DATA_DIR"]).parent
+    output = root / "receiver.log"
+    code = 'from calls_assets.cli import main; main(["webhook", "--port", "{port}"])'
+    code = f'import logging; logging.basicConfig(level="DEBUG"); {code}'
+    with running(environment, code, output) as receiver, httpx.Client(trust_env=False) as client:
+        for id_ in ids:
+            contact = {"firstName": "Canary Contact", "phone": "+4930canary", "disposition": {"note": "canary-note"}}
+            start = vendor.started_at(id_).isoformat()
+            body = {"id": id_, "startedDate": start, "waitingTime": 18, "contact": contact}
+            assert client.post(receiver.url, json=body).status_code == 200
+        assert client.post(receiver.url, json={"id": "Canary Contact"}).status_code == 400
+        assert client.post(receiver.url, content=b"Canary Contact" * 9_000).status_code == 413
+        assert client.post(receiver.url.replace(SECRET, "wrong-canary-secret"), json={"id": 1}).status_code == 401
+    with serve(create_app(vendor, token=TOKEN)) as server:
+        run = materialize(environment | {"CALLS_API_BASE_URL": server.url}, "--partition", day.isoformat())
+    assert run.returncode == 0, run.stderr[-2000:]
+    lake = Path(environment["CALLS_DATA_DIR"])
+    allowed = {lake / name for name in ("raw", "inbox")}
+    seen = [run.stdout.encode(), run.stderr.encode()]
+    files = [path for path in root.rglob("*") if path.is_file() and not allowed & set(path.parents)]
+    seen += [path.read_bytes() + str(path).encode() for path in files]
+    seen += [str(path).encode() for path in lake.rglob("*")]
+    hits = [canary for canary in canaries if any(canary in text for text in seen)]
+    tell("webhook canaries", files=len(files), hits=len(hits))
+    assert output.read_bytes().startswith(b"calls-assets webhook")
+    assert any(b"Canary Contact" in path.read_bytes() for path in (lake / "inbox/rejected").iterdir())
+    assert not hits
