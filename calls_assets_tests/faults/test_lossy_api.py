@@ -155,7 +155,7 @@ def test_sixty_percent_lost_attempts_lose_no_row_or_name_the_ids(attempts: int, 
 def test_a_sweep_that_keeps_failed_ids_to_itself_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness reports a sweep that calls any number of failures a success."""
     monkeypatch.setattr(sweep_module, "FAILED_SHARE", 1.0)
-    api = draw_api(Random(SEED), count=80, failing=0.6)
+    api = draw_api(Random(SEED), count=80, failing=0.8)
     outcome = lossy.run_once(tmp_path, api, rate=3_000.0, attempts=2, jitter=0.01)
     assert any("the sweep says None" in problem for problem in find_silence(tmp_path, api, outcome, 2))
 
