@@ -9,6 +9,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 	  $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+READERS := .venv/.readers
 unexport PYTHONDONTWRITEBYTECODE # it doubles every start of Dagster
 
 .PHONY: help
@@ -30,6 +31,10 @@ $(READY): requirements.lock pyproject.toml
 .PHONY: setup
 setup: $(READY) ## Make .venv from the lock file
 
+$(READERS): $(READY) requirements-readers.lock
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements-readers.lock
+	touch $@
+
 .PHONY: lint
 lint: setup ## Lint, formatting, import rules, types
 	@$(BIN)/ruff check .
@@ -38,7 +43,7 @@ lint: setup ## Lint, formatting, import rules, types
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint ## Lint, types and all tests with coverage
+test: lint $(READERS) ## Lint, types and all tests with coverage
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal --cov --cov-report=
 	$(BIN)/coverage report --skip-covered
 	echo "The core, by branches:"
@@ -46,7 +51,7 @@ test: lint ## Lint, types and all tests with coverage
 	  --include='calls_assets/api/*,calls_assets/ingest/*,calls_assets/lake/*,calls_assets/derive/*'
 
 .PHONY: torture
-torture: setup ## The long runs: thirty days of 2,000 calls against the oracle, every fault harness at full length
+torture: $(READERS) ## The long runs: thirty days of 2,000 calls against the oracle, every fault harness at full length
 	@CALLS_TEST_CALLS_PER_DAY=2000 $(BIN)/python -m pytest calls_assets_tests/e2e/test_backfill.py --timeout 1200
 	CALLS_TORTURE=1 $(BIN)/python -m pytest calls_assets_tests/faults --timeout 7200
 
@@ -63,9 +68,11 @@ docs: setup ## Write the generated pages again
 	@$(BIN)/python -m calls_assets.lake.dictionary docs/data-dictionary.md
 
 .PHONY: lock
-lock: ## Write requirements.lock again (needs uv)
+lock: ## Write the lock files again (needs uv)
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --extra dev pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --extra readers --constraint requirements.lock pyproject.toml --output-file requirements-readers.lock
 
 .PHONY: clean
 clean: ## Remove everything made here but data

@@ -18,7 +18,9 @@ from calls_assets.lake.catalog import write_catalog
 from calls_assets.marts import publish_marts
 from calls_assets.simulator import Account, Vendor
 
-ZONE = ZoneInfo("Africa/Casablanca")  # went back an hour on 23 February 2025 and forward on 6 April
+ZONE = ZoneInfo("Africa/Casablanca")
+LONG_DAY = date(2025, 2, 23)  # went back at 3:00 local, 2:00 UTC
+SHORT_DAY = date(2025, 4, 6)
 FIRST = date(2025, 2, 14)
 DAYS = [FIRST + timedelta(days=offset) for offset in range(60)]
 EMPTY_DAY = date(2025, 3, 12)
@@ -77,6 +79,10 @@ def make_lake(root: Path) -> FinishedLake:
         calls = lake.read_table("calls", day).to_pylist()
         for call in calls:
             _complicate(call, dice, has_webhook=day in WEBHOOK_DAYS)
+        if day == LONG_DAY:  # two calls in the half hour that came twice
+            for call, hour in zip(calls, (1, 2), strict=False):
+                call["started_at"] = datetime(day.year, day.month, day.day, hour, 30, tzinfo=UTC)
+                call["started_at_local"] = call["started_at"].astimezone(ZONE).replace(tzinfo=None)
         legs = lake.read_table("call_agents", day).to_pylist()
         for leg in legs:
             if dice.random() < 0.05:

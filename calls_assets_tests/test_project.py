@@ -92,17 +92,27 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
-def test_the_lock_file_is_hashed_and_names_no_registry() -> None:
+@pytest.mark.parametrize(("name", "extra"), [("requirements.lock", "dev"), ("requirements-readers.lock", "readers")])
+def test_the_lock_file_is_hashed_and_names_no_registry(name: str, extra: str) -> None:
     """Everything it installs is pinned and hashed, and comes from whatever registry the user has configured."""
-    text = (ROOT / "requirements.lock").read_text()
+    text = (ROOT / name).read_text()
     assert "://" not in text
     assert "index-url" not in text
     pins = re.findall(r"^([a-z0-9._-]+)==[^\s;]+.*\\\n    --hash=sha256:", text, re.MULTILINE | re.IGNORECASE)
     assert len(pins) == len(re.findall(r"^\S+==", text, re.MULTILINE)) > 50
-    extras = PYPROJECT["project"]["optional-dependencies"].get("dev", [])
-    for requirement in [*PYPROJECT["project"]["dependencies"], *extras]:
-        name = re.split(r"[\[<>=]", requirement)[0]
-        assert name in pins, f"{name} is not in requirements.lock: run make lock"
+    for requirement in [*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"][extra]]:
+        package = re.split(r"[\[<>=;]", requirement)[0]
+        assert package in {*pins, "calls-assets"}, f"{package} is not in {name}: run make lock"
+
+
+def test_the_lock_files_agree() -> None:
+    """The readers are installed beside the rest, and change nothing there."""
+    pins = [
+        set(re.findall(r"^\S+==.*?(?= \\)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-readers.lock")
+    ]
+    packages = {pin.split("==")[0] for pin in pins[0]}
+    assert {pin for pin in pins[1] if pin.split("==")[0] in packages} <= pins[0]
 
 
 def test_every_dependency_says_why() -> None:

@@ -1,0 +1,144 @@
+"""Readers at work while days are replaced under them: never a part of a day, never parts of two versions.
+
+Those that open a file once have no error either. The others plan a query with one opening and read with another: when
+the file is replaced in the milliseconds between, they end with an error, and answer when asked again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from calls_assets.lake import DATASETS
+from calls_assets.lake.storage import LocalStorage
+from calls_assets_tests.lakes import DAYS, FinishedLake
+from calls_assets_tests.readers.engines import ENGINES, Engine, expect
+
+CALLS = DATASETS["calls"]
+DAY = DAYS[3]
+SCHEMA = CALLS.schema.append(pa.field("call_date", pa.date32(), nullable=False))
+KEY = f"tables/calls/call_date={DAY}/calls.parquet"
+REPLACEMENTS = 8
+Write = Callable[[Path, bytes], None]
+
+
+@pytest.fixture(scope="module")
+def versions(finished_lake: FinishedLake, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[bytes, pa.Table]]:
+    """Gives two versions of a day as files: other sizes, other values in every row, other numbers of rows."""
+    root = tmp_path_factory.mktemp("versions")
+    shutil.copytree(finished_lake.root, root / "data")
+    lake = type(finished_lake.lake)(LocalStorage(root / "data"))
+    rows = lake.read_table("calls", DAY)
+    later = rows.set_column(0, SCHEMA.field("call_id"), pc.add(rows["call_id"], 10**9))
+    made = []
+    for version in (rows, pa.concat_tables([later, rows.slice(0, len(rows) // 2)])):
+        lake.write_table("calls", DAY, version)
+        made.append(((root / "data" / KEY).read_bytes(), version))
+    return made
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Replaces a file as the lake does."""
+    root = path.parents[len(Path(KEY).parts) - 1]
+    LocalStorage(root).replace(KEY, data)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Does what the lake must not: writes the new version into the file."""
+    with path.open("r+b") as file:
+        for start in range(0, len(data), 4096):
+            file.write(data[start : start + 4096])
+            file.flush()
+        file.truncate()
+
+
+@contextmanager
+def written_without_end(path: Path, versions: list[bytes], write: Write, pause: float) -> Iterator[list[int]]:
+    """Writes one version after the other; gives a list that grows with each."""
+    over, done = threading.Event(), [0]
+
+    def work() -> None:
+        while not over.wait(pause):
+            write(path, versions[len(done) % len(versions)])
+            done.append(len(done))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+@dataclass
+class Seen:
+    """What a reader saw: rows of the versions it read whole, answers that are no version, errors."""
+
+    whole: list[int] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def read_under_writes(
+    root: Path, versions: list[tuple[bytes, pa.Table]], engine: Engine, write: Write, *, rounds: int, pause: float = 0
+) -> Seen:
+    """Reads a day so many times, and until it was written often enough, while it is written."""
+    (root / KEY).parent.mkdir(parents=True)
+    (root / KEY).write_bytes(versions[0][0])
+    wanted = [expect(SCHEMA, [row | {"call_date": DAY} for row in table.to_pylist()], engine) for _, table in versions]
+    assert engine.describe(root, CALLS, DAY) == wanted[0]
+    seen = Seen()
+    with written_without_end(root / KEY, [data for data, _ in versions], write, pause) as done:
+        while (rounds := rounds - 1) >= 0 or len(done) < REPLACEMENTS:
+            try:
+                facts = engine.describe(root, CALLS, DAY)
+            except BaseException as problem:  # noqa: BLE001 - each reader has its own, Polars' is no Exception
+                seen.errors.append(f"{type(problem).__name__}: {str(problem)[:200]}")
+            else:
+                if facts in wanted:
+                    seen.whole.append(facts.rows)
+                else:
+                    seen.wrong.append(f"{facts.rows} rows that are no version of the day")
+    return seen
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+def test_no_reader_sees_a_part_of_a_day(tmp_path: Path, versions: list[tuple[bytes, pa.Table]], engine: Engine) -> None:
+    """While it is replaced without a pause; readers that open a file once have no error either."""
+    seen = read_under_writes(tmp_path / "data", versions, engine, replace, rounds=6 if engine.name == "Spark" else 40)
+    assert seen.wrong == []
+    if engine.opens_once:
+        assert seen.errors == []
+        assert len(set(seen.whole)) == len(versions), "only one version was seen: the test proves nothing"
+
+
+@pytest.mark.parametrize(
+    "engine", [engine for engine in ENGINES if not engine.opens_once], ids=lambda engine: engine.name
+)
+def test_to_ask_again_is_enough(tmp_path: Path, versions: list[tuple[bytes, pa.Table]], engine: Engine) -> None:
+    """For the readers that open a file twice, here with four replacements a second: most queries are answered."""
+    seen = read_under_writes(
+        tmp_path / "data", versions, engine, replace, rounds=6 if engine.name == "Spark" else 40, pause=0.25
+    )
+    assert seen.wrong == []
+    assert len(seen.whole) > len(seen.errors)
+
+
+@pytest.mark.parametrize(
+    "engine", [engine for engine in ENGINES if engine.name == "pyarrow"], ids=lambda engine: engine.name
+)
+def test_a_writer_that_overwrites_is_noticed(
+    tmp_path: Path, versions: list[tuple[bytes, pa.Table]], engine: Engine
+) -> None:
+    """The twin: the same reading finds fault with a file that is written in place."""
+    seen = read_under_writes(tmp_path / "data", versions, engine, overwrite, rounds=100)
+    assert seen.wrong or seen.errors
