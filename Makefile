@@ -66,6 +66,7 @@ dev: setup ## The Dagster UI: on the API that .env names, else on the simulator
 .PHONY: docs
 docs: setup ## Write the generated pages again
 	@$(BIN)/python -m calls_assets.lake.dictionary docs/data-dictionary.md
+	$(BIN)/python -m calls_assets.lake.contract docs/schema.json
 
 .PHONY: lock
 lock: ## Write the lock files again (needs uv)

@@ -22,6 +22,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from datafusion import SessionContext
 
 from calls_assets.lake.schemas import Table
@@ -70,6 +71,13 @@ class Facts:
 
     rows: int
     columns: dict[str, Column]
+
+
+def newest_schema(root: Path, table: Table) -> pa.Schema:
+    """Reads the schema of a table's last file: the one with all columns, where older files have fewer."""
+    *_, newest = sorted((root / table.tree / table.name).glob("**/*.parquet"))
+    schema = pq.read_schema(newest)
+    return schema.append(pa.field("call_date", pa.date32())) if table.is_daily else schema
 
 
 def plain(value: object) -> object:
@@ -297,7 +305,8 @@ class PyArrow(Engine):
     def describe(self, root: Path, table: Table, day: date | None = None) -> Facts:
         """Computes over one table in memory."""
         days = ds.partitioning(pa.schema([("call_date", pa.date32())]), flavor="hive")
-        files = ds.dataset(root / table.tree / table.name, partitioning=days if table.is_daily else None)
+        place, schema = root / table.tree / table.name, newest_schema(root, table)
+        files = ds.dataset(place, schema=schema, partitioning=days if table.is_daily else None)
         rows = files.to_table(filter=None if day is None else ds.field("call_date") == day)
         return Facts(len(rows), {field.name: self._column(field, rows[field.name]) for field in rows.schema})
 
@@ -324,13 +333,9 @@ class Pandas(Engine):
 
     def describe(self, root: Path, table: Table, day: date | None = None) -> Facts:
         """Computes over one frame."""
-        path = root / table.tree / table.name
-        filters = None if day is None else [("call_date", "=", str(day))]
-        frame = pd.read_parquet(path, dtype_backend="pyarrow", filters=filters)
-        if "call_date" in frame:
-            frame["call_date"] = pd.to_datetime(frame["call_date"].astype(str)).dt.date.astype(
-                pd.ArrowDtype(pa.date32())
-            )
+        path, schema = root / table.tree / table.name, newest_schema(root, table)
+        filters = None if day is None else [("call_date", "=", day)]
+        frame = pd.read_parquet(path, dtype_backend="pyarrow", schema=schema, filters=filters)
         return Facts(len(frame), {str(name): self._column(frame[name]) for name in frame.columns})
 
     def _column(self, values: pd.Series[Any]) -> Column:
@@ -356,7 +361,11 @@ class Polars(Engine):
     def describe(self, root: Path, table: Table, day: date | None = None) -> Facts:
         """Asks all in one query."""
         path = f"{root}/{table.tree}/{table.name}/"
-        frame = pl.scan_parquet(path, hive_partitioning=table.is_daily, try_parse_hive_dates=True)
+        schema = pl.Schema(newest_schema(root, table))
+        schema.pop("call_date", None)
+        frame = pl.scan_parquet(
+            path, schema=schema, missing_columns="insert", hive_partitioning=table.is_daily, try_parse_hive_dates=True
+        )
         kinds = {name: kind_of(str(type_)) for name, type_ in frame.collect_schema().items()}
         if day is not None:
             frame = frame.filter(pl.col("call_date") == day)
