@@ -5,7 +5,6 @@ reports every day on its own, so that days done stay done when another one fails
 (Dagster reads the annotations of decorated functions, so they are not postponed here.)
 """
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from calls_assets.api import PermanentError
+from calls_assets.api import PermanentError, loop
 from calls_assets.defs.checks import build_record_checks, build_table_checks, check_records, check_table, report_checks
 from calls_assets.defs.marts import build_marts, publish_journeys_around, report_marts
 from calls_assets.defs.metadata import describe_coverage, describe_sweep, describe_table
@@ -202,7 +201,7 @@ def _sweep_days(
                     log=context.log.info,
                 )
 
-        report = asyncio.run(run())
+        report = loop.run(run())
     except SweepFailedError as error:
         report, failure = error.report, str(error)
     except (PermanentError, LakeError, SettingsError) as error:
