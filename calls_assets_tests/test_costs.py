@@ -1,0 +1,146 @@
+"""What a call costs in work that can be counted: Python function calls, requests, files. Not in time.
+
+`costs.json` has what was counted when it was last agreed to. More than a tenth above it fails: find what has become
+dearer, or agree by writing the new figure. Counts are those of Python 3.11; later versions count fewer for the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+
+from calls_assets.api import CallsClient, ClientConfig
+from calls_assets.derive import publish_day
+from calls_assets.ingest import sweep
+from calls_assets.lake import Lake
+from calls_assets.lake.storage import LocalStorage
+from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in
+
+AGREED: dict[str, float] = json.loads((Path(__file__).parent / "costs.json").read_text())
+ZONE = ZoneInfo("UTC")
+DAY = date(2025, 5, 1)
+NEXT_MONTH = datetime(2025, 6, 1, tzinfo=UTC)
+SMALL, LARGE = 1_000, 4_000
+
+
+def count_calls(work: Callable[[], object]) -> int:
+    """Counts the calls of functions, Python's and C's, that a piece of work makes in this thread."""
+    counted = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return counted
+
+
+def check(name: str, measured: float) -> None:
+    """Compares a figure with the agreed one."""
+    assert measured <= AGREED[name] * 1.1, f"{name}: {measured:.4g}, agreed are {AGREED[name]:.4g} (costs.json)"
+    # So that an agreed figure cannot be so high that it guards nothing.
+    assert sys.version_info[:2] != (3, 11) or measured >= AGREED[name] * 0.8, f"{name}: {measured:.4g}, agree to it"
+
+
+def vendor_of(calls: int) -> ModelVendor:
+    """Makes an account with one day of calls."""
+    start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
+    step = timedelta(days=1) / calls
+    return ModelVendor([ModelCall(1 + index, start + index * step) for index in range(calls)], NEXT_MONTH)
+
+
+def sweep_day(lake: Lake, vendor: ModelVendor) -> int:
+    """Sweeps the day; gives the number of requests."""
+    before = vendor.stats.requests
+    asyncio.run(sweep(lake, vendor, [DAY], options=options_in(ZONE), now=vendor.now, log=lambda _line: None))
+    return vendor.stats.requests - before
+
+
+def test_function_calls_of_a_sweep_and_of_its_tables(tmp_path: Path) -> None:
+    """By the difference of a large day and a small one: what a run costs anyhow is not in it."""
+    spent = {}
+    for calls in (SMALL, LARGE):
+        lake, vendor = Lake.open(tmp_path / str(calls)), vendor_of(calls)
+        sweeping = count_calls(lambda lake=lake, vendor=vendor: sweep_day(lake, vendor))  # type: ignore[misc]
+        deriving = count_calls(lambda lake=lake: publish_day(lake, DAY, timezone=ZONE, reread_after=RUNGS))  # type: ignore[misc]
+        spent[calls] = sweeping, deriving
+    for index, name in enumerate(("function calls of a sweep, by call", "function calls of the tables, by call")):
+        check(name, (spent[LARGE][index] - spent[SMALL][index]) / (LARGE - SMALL))
+
+
+class _Body(httpx.AsyncByteStream):
+    async def __aiter__(self) -> Any:  # noqa: ANN401 - an asynchronous generator of bytes
+        yield b'{"calls": {"id": 1, "started_at": 1746057600, "is_ended": true, "duration": 1}}'
+
+
+class _Transport:
+    """Answers at once, so that only the client is counted."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    async def handle_async_request(self, _request: httpx.Request) -> httpx.Response:
+        """Answers."""
+        return httpx.Response(200, headers={"Content-Type": "application/json"}, stream=_Body())
+
+    async def aclose(self) -> None:
+        """Ends."""
+
+
+def test_function_calls_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the client alone, httpx's objects included, without the network."""
+    monkeypatch.setattr("calls_assets.api.client.AiohttpTransport", _Transport)
+    config = ClientConfig(base_url="http://127.0.0.1:9", token="token", requests_per_second=1e9)
+
+    async def fetch(count: int) -> None:
+        async with CallsClient(config) as client:
+            for _ in range(count):
+                await client.fetch(1)
+
+    small, large = (count_calls(lambda n=n: asyncio.run(fetch(n))) for n in (100, 1_100))  # type: ignore[misc]
+    check("function calls of a request", (large - small) / 1_000)
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Counts the operations on the storage."""
+    counts: dict[str, int] = {}
+    for name in ("list", "read", "put_new", "replace", "delete"):
+        original = getattr(LocalStorage, name)
+
+        def counted(self: LocalStorage, *arguments: Any, _name: str = name, _original: Any = original) -> Any:  # noqa: ANN401
+            counts[_name] = counts.get(_name, 0) + 1
+            return _original(self, *arguments)
+
+        monkeypatch.setattr(LocalStorage, name, counted)
+    return counts
+
+
+def test_requests_and_storage_operations_of_a_day(tmp_path: Path, operations: dict[str, int]) -> None:
+    """A day of 4,000 calls the first time, and again when nothing is new: no request."""
+    lake, vendor = Lake.open(tmp_path), vendor_of(LARGE)
+    check("requests of a sweep, beyond the calls", sweep_day(lake, vendor) - LARGE)
+    publish_day(lake, DAY, timezone=ZONE, reread_after=RUNGS)
+    for name in ("list", "read", "put_new", "replace"):
+        check(f"storage operations of a first sweep, {name}", operations.get(name, 0))
+    operations.clear()
+    again = sweep_day(lake, vendor)
+    publish_day(lake, DAY, timezone=ZONE, reread_after=RUNGS)
+    assert again == 0
+    assert operations.get("put_new", 0) == operations.get("replace", 0) == 0
+    for name in ("list", "read"):
+        check(f"storage operations of a sweep with nothing new, {name}", operations.get(name, 0))
