@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
+import pyarrow.compute as pc
+
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import decode_call
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
@@ -21,7 +23,7 @@ from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of, to_ran
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
 from calls_assets.ingest.plan import SweepOptions, due_ids
-from calls_assets.lake import Lake, Read, Segment
+from calls_assets.lake import CorruptFileError, Lake, Read, Segment
 
 LAND_EVERY_ANSWERS = 2_000
 LAND_EVERY_SECONDS = 15.0
@@ -218,20 +220,34 @@ async def probe_new_calls(
     Nothing is stored: the sweep that follows does it. For an empty lake it is 1, without asking; where only missing ids
     are stored (an account without calls), one of the ids asked for is a power of two that changes by the minute.
     """
-    stored = sorted({segment.day for segment in lake.segments()})
-    if not stored:
+    segments = lake.segments()
+    if not segments:
         return 1
-    top = 0
-    for days in (stored[-3:], stored):
-        knowledge = Knowledge(options.timezone)
-        knowledge.load(lake, days)
-        top = knowledge.highest
-        if top:
-            break
+    newest_days = sorted({segment.day for segment in segments})[-3:]
+    top = _highest_call(lake, [segment for segment in segments if segment.day in newest_days])
+    top = top or _highest_call(lake, segments)
     for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
         if _holds_call(await client.fetch(id_)):
             return id_
     return None
+
+
+def _highest_call(lake: Lake, segments: Iterable[Segment]) -> int:
+    """Finds the highest id of a call in some segments, from as few of them as it takes; 0 when there is none."""
+    top = 0
+    for segment in sorted(segments, key=lambda segment: segment.highest_id, reverse=True):
+        if segment.highest_id <= top:
+            break
+        try:
+            rows = lake.read_segment(segment.key, ["call_id", "http_status", "error", "started_at"])
+        except CorruptFileError:  # the next sweep says so
+            continue
+        except FileNotFoundError:  # compacted since it was listed
+            return _highest_call(lake, lake.segments())
+        is_call = pc.and_(pc.not_equal(rows["http_status"], 404), pc.is_null(rows["error"]))
+        is_call = pc.and_(is_call, pc.is_valid(rows["started_at"]))
+        top = max(top, pc.max(rows["call_id"].filter(is_call)).as_py() or 0)
+    return top
 
 
 def _holds_call(answer: Answer) -> bool:
