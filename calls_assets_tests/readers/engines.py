@@ -257,7 +257,7 @@ class ClickHouse(SqlEngine):
             "SETTINGS use_hive_partitioning = 1, schema_inference_mode = 'union', session_timezone = 'UTC',"
             " aggregate_functions_null_for_empty = 1"
         )
-        rows: list[dict[str, Any]] = chdb.query(f"{sql} {settings}", "ArrowTable").to_pylist()  # type: ignore[no-untyped-call]
+        rows: list[dict[str, Any]] = chdb.query(f"{sql} {settings}", "ArrowTable").to_pylist()
         return rows
 
     def query(self, root: Path, table: Table, sql: str) -> list[dict[str, Any]]:
