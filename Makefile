@@ -63,6 +63,10 @@ demo: setup ## Seven days from a simulated vendor into .demo, and a look at the 
 dev: setup ## The Dagster UI: on the API that .env names, else on the simulator
 	@PATH="$$PWD/$(BIN):$$PATH" bash docs/dev.sh
 
+.PHONY: bench
+bench: setup ## Measure side by side with peers and floors: docs/performance.md (ONLY="sweep latency" for some)
+	@$(BIN)/python benchmarks/bench.py $(ONLY)
+
 .PHONY: docs
 docs: setup ## Write the generated pages again
 	@$(BIN)/python -m calls_assets.lake.dictionary docs/data-dictionary.md
