@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -75,8 +76,8 @@ def test_function_calls_of_a_sweep_and_of_its_tables(tmp_path: Path) -> None:
     spent = {}
     for calls in (SMALL, LARGE):
         lake, vendor = Lake.open(tmp_path / str(calls)), vendor_of(calls)
-        sweeping = count_calls(lambda lake=lake, vendor=vendor: sweep_day(lake, vendor))  # type: ignore[misc]
-        deriving = count_calls(lambda lake=lake: publish_day(lake, DAY, timezone=ZONE, reread_after=RUNGS))  # type: ignore[misc]
+        sweeping = count_calls(partial(sweep_day, lake, vendor))
+        deriving = count_calls(partial(publish_day, lake, DAY, timezone=ZONE, reread_after=RUNGS))
         spent[calls] = sweeping, deriving
     for index, name in enumerate(("function calls of a sweep, by call", "function calls of the tables, by call")):
         check(name, (spent[LARGE][index] - spent[SMALL][index]) / (LARGE - SMALL))
@@ -111,7 +112,10 @@ def test_function_calls_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(count):
                 await client.fetch(1)
 
-    small, large = (count_calls(lambda n=n: asyncio.run(fetch(n))) for n in (100, 1_100))  # type: ignore[misc]
+    def fetch_all(count: int) -> None:
+        asyncio.run(fetch(count))
+
+    small, large = (count_calls(partial(fetch_all, count)) for count in (100, 1_100))
     check("function calls of a request", (large - small) / 1_000)
 
 

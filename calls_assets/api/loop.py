@@ -1,4 +1,4 @@
-"""The event loop of a sweep: uvloop where it is installed, a tenth less CPU for each call than asyncio's own.
+"""The event loop of a sweep: uvloop where it is installed, else asyncio's own.
 
 uvloop only reports what a signal handler raises, unless it is KeyboardInterrupt or SystemExit, and goes on; Dagster
 ends a run with an exception of its own. Here it ends the work, as with asyncio.

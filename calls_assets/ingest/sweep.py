@@ -232,9 +232,9 @@ async def probe_new_calls(
     return None
 
 
-def _highest_call(lake: Lake, segments: Iterable[Segment]) -> int:
+def _highest_call(lake: Lake, segments: Sequence[Segment]) -> int:
     """Finds the highest id of a call in some segments, from as few of them as it takes; 0 when there is none."""
-    top = 0
+    days, top = {segment.day for segment in segments}, 0
     for segment in sorted(segments, key=lambda segment: segment.highest_id, reverse=True):
         if segment.highest_id <= top:
             break
@@ -243,7 +243,7 @@ def _highest_call(lake: Lake, segments: Iterable[Segment]) -> int:
         except CorruptFileError:  # the next sweep says so
             continue
         except FileNotFoundError:  # compacted since it was listed
-            return _highest_call(lake, lake.segments())
+            return _highest_call(lake, [again for again in lake.segments() if again.day in days])
         is_call = pc.and_(pc.not_equal(rows["http_status"], 404), pc.is_null(rows["error"]))
         is_call = pc.and_(is_call, pc.is_valid(rows["started_at"]))
         top = max(top, pc.max(rows["call_id"].filter(is_call)).as_py() or 0)

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from calls_assets.lake.mart_schemas import MARTS
-from calls_assets.lake.schemas import TABLES, Table
+from calls_assets.lake.mart_schemas import DATASETS
+from calls_assets.lake.schemas import Table
 
 _ADVICE = (
     "Give the new meaning a new column, last in its table, and keep the old one filled; or a new table. "
@@ -26,7 +26,7 @@ _ADVICE = (
 
 def describe_contract() -> dict[str, Any]:
     """Gives every table and mart: its place, key, and columns in order with type and whether they may be NULL."""
-    return {name: _describe(table) for name, table in {**TABLES, **MARTS}.items()}
+    return {name: _describe(table) for name, table in DATASETS.items()}
 
 
 def _describe(table: Table) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import tempfile
 from collections.abc import Container
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -113,6 +114,20 @@ def test_an_idle_tick_asks_two_ids_and_stores_nothing(tmp_path: Path) -> None:
     assert lake.segments() == segments
     more = ModelVendor([*vendor.calls, ModelCall(750, vendor.time)], vendor.time + timedelta(minutes=1))
     assert asyncio.run(probe_new_calls(lake, more, now=more.now, options=options))
+
+
+def test_the_probe_looks_again_when_a_segment_was_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between listing and reading; it asks beyond what is stored, not for what is."""
+    vendor = ModelVendor([ModelCall(700 + n, MORNING) for n in range(50)], MORNING + timedelta(days=30))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    lake = Lake.open(tmp_path)
+    current = lake.segments()
+    gone = [replace(segment, key=segment.key + ".gone") for segment in current]
+    listings = iter([gone])
+    monkeypatch.setattr(lake, "segments", lambda: next(listings, current))
+    vendor.asked.clear()
+    assert not asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options_in(UTC_ZONE)))
+    assert min(vendor.asked) > 749
 
 
 def test_the_probe_walks_past_a_short_run_of_missing_ids(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def newest_schema(root: Path, table: Table) -> pa.Schema:
     return schema.append(pa.field("call_date", pa.date32())) if table.is_daily else schema
 
 
-def plain(value: object) -> object:
+def plain(value: object) -> Any:  # noqa: ANN401 - whatever a reader has, in one form
     """Brings instants to microseconds, wall clocks and days to text, floats to ten digits."""
     if isinstance(value, pd.Timestamp):
         value = value.to_pydatetime(warn=False)
@@ -152,7 +152,7 @@ class SqlEngine(Engine):
             selected += [
                 f"{sql} AS {as_}{index}" for sql, as_ in ((total, "t"), (low, "l"), (high, "h")) if sql != "NULL"
             ]
-        where = "" if day is None else f" WHERE call_date = {self.day(day)}"
+        where = "" if day is None else f" WHERE call_date = DATE '{day}'"
         (row,) = self.query(root, table, f"SELECT {', '.join(selected)} FROM {{source}}{where}")  # noqa: S608 - our names
         row = {name: plain(value) for name, value in row.items()}
         columns = {
@@ -160,10 +160,6 @@ class SqlEngine(Engine):
             for i, (name, kind) in enumerate(kinds.items())
         }
         return Facts(row["n"], columns)
-
-    def day(self, day: date) -> str:
-        """Writes a day."""
-        return f"DATE '{day}'"
 
 
 class DuckDB(SqlEngine):
@@ -322,7 +318,7 @@ class PyArrow(Engine):
         if kind not in {"flag", "wholes", "texts"}:
             extremes = pc.min_max(values)
             low, high = extremes["min"].as_py(), extremes["max"].as_py()
-        return Column(kind, values.null_count, plain(total), plain(low), plain(high))  # type: ignore[arg-type]
+        return Column(kind, values.null_count, plain(total), plain(low), plain(high))
 
 
 class Pandas(Engine):
@@ -350,7 +346,7 @@ class Pandas(Engine):
             total = sum(map(len, known))
         if kind not in {"flag", "wholes", "texts"} and len(known):
             low, high = known.min(), known.max()
-        return Column(kind, int(values.isna().sum()), plain(total), plain(low), plain(high))  # type: ignore[arg-type]
+        return Column(kind, int(values.isna().sum()), plain(total), plain(low), plain(high))
 
 
 class Polars(Engine):
@@ -371,10 +367,10 @@ class Polars(Engine):
             frame = frame.filter(pl.col("call_date") == day)
         row = {name: plain(v) for name, v in frame.select(*self._ask(kinds)).collect().row(0, named=True).items()}
         columns = {
-            name: Column(kind, row[f"{name}:null"], *(row.get(f"{name}:{what}") for what in ("total", "low", "high")))  # type: ignore[arg-type]
+            name: Column(kind, row[f"{name}:null"], *(row.get(f"{name}:{what}") for what in ("total", "low", "high")))
             for name, kind in kinds.items()
         }
-        return Facts(row["n"], columns)  # type: ignore[arg-type]
+        return Facts(row["n"], columns)
 
     def _ask(self, kinds: dict[str, str]) -> Iterable[pl.Expr]:
         yield pl.len().alias("n")
@@ -417,5 +413,5 @@ def expect(schema: pa.Schema, rows: Iterable[dict[str, Any]], engine: Engine) ->
             nulls = nulls if engine.knows_null_lists else 0
         if kind not in {"flag", "wholes", "texts"} and known:
             low, high = min(known), max(known)
-        columns[field.name] = Column(kind, nulls, plain(total), plain(low), plain(high))  # type: ignore[arg-type]
+        columns[field.name] = Column(kind, nulls, plain(total), plain(low), plain(high))
     return Facts(len(listed), columns)
