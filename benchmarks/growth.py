@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from harness import OURS, QUICK, emit
 
 from calls_assets.api import Answer, ClientStats
 from calls_assets.ingest import SweepOptions, sweep
 from calls_assets.ingest.sweep import probe_new_calls
 from calls_assets.lake import Lake, Read
 
-QUICK = os.environ.get("QUICK", "") not in {"", "0"}
 TODAY = date(2026, 1, 31)
 ZONE = ZoneInfo("UTC")
 NEW = 200
@@ -99,9 +98,10 @@ def measure(days: int, calls_a_day: int, axis: str, value: int) -> None:
             await sweep(lake, account, [TODAY], options=OPTIONS, now=lambda: account.now, log=lambda _line: None)
 
         asyncio.run(sweep_today())
-        emit(axis, value, "tick, CPU ms", [cpu_of(tick) for _ in range(ROUNDS)])
-        emit(axis, value, "sweep, nothing new, CPU ms", [cpu_of(sweep_today) for _ in range(ROUNDS)])
-        emit(axis, value, f"sweep, {NEW} new, CPU ms", list(sweep_new(lake, account, sweep_today)))
+        note = partial(emit, f"growth with {axis}", OURS, x=value, x_label=axis)
+        note("tick, CPU ms", [cpu_of(tick) for _ in range(ROUNDS)])
+        note("sweep, nothing new, CPU ms", [cpu_of(sweep_today) for _ in range(ROUNDS)])
+        note(f"sweep, {NEW} new, CPU ms", list(sweep_new(lake, account, sweep_today)))
     finally:
         shutil.rmtree(root)
 
@@ -124,13 +124,6 @@ def cpu_of(work: Callable[[], Coroutine[object, object, None]]) -> float:
     before = time.process_time()
     asyncio.run(work())
     return 1_000 * (time.process_time() - before)
-
-
-def emit(axis: str, value: int, metric: str, values: list[float]) -> None:
-    """Prints a line."""
-    rounded = [float(f"{value:.4g}") for value in values]
-    line = {"benchmark": "growth", "contender": f"{value:,} {axis}", "metric": metric, "values": rounded}
-    print(json.dumps(line | {"median": statistics.median(rounded)}), flush=True)
 
 
 if __name__ == "__main__":

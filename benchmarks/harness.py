@@ -205,10 +205,16 @@ class Run:
 
 
 class Server:
-    """The canned server in a process of its own."""
+    """The canned server in a process of its own.
+
+    Attributes:
+        url: Its address.
+        waited_seconds: How long runs against it waited for a quiet machine, all together.
+    """
 
     def __init__(self, url: str, process_id: int) -> None:
         self.url = url
+        self.waited_seconds = 0.0
         self._process_id = process_id
 
     def configure(self, options: Mapping[str, float | str]) -> None:
@@ -265,8 +271,8 @@ def run_once(
         rate: The allowed requests a second, for those who can keep to one.
     """
     runs: list[Run] = []
-    for _ in range(QUIET_ATTEMPTS if _waited[0] < MOST_WAITING_SECONDS else 1):
-        _waited[0] += _wait_until_quiet()
+    for _ in range(QUIET_ATTEMPTS if server.waited_seconds < MOST_WAITING_SECONDS else 1):
+        server.waited_seconds += _wait_until_quiet(MOST_WAITING_SECONDS - server.waited_seconds)
         server.configure(options)
         run = _run(contender, server, count=count, in_flight=in_flight, rate=rate)
         if not run.is_disturbed:
@@ -276,13 +282,10 @@ def run_once(
     return min(runs, key=lambda run: run.others_seconds / run.whole_seconds)
 
 
-_waited = [0.0]
-
-
-def _wait_until_quiet() -> float:
+def _wait_until_quiet(most_seconds: float) -> float:
     """Waits until nobody uses the machine, or too long; gives for how long."""
     began = time.monotonic()
-    while time.monotonic() - began < QUIET_WAIT_SECONDS and _waited[0] < MOST_WAITING_SECONDS:
+    while time.monotonic() - began < min(QUIET_WAIT_SECONDS, most_seconds):
         used = _machine_seconds()
         time.sleep(0.5)
         if _machine_seconds() - used <= DISTURBED_SHARE:

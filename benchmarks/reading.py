@@ -9,11 +9,8 @@ does. A week is made through the simulator, the other weeks are that week moved,
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,20 +23,20 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from harness import BENCH, OURS, QUICK, ROOT, emit
 
 from calls_assets.derive import publish_agents, publish_day
-from calls_assets.lake import DATASETS, TABLES, Lake, Read
+from calls_assets.lake import DAILY_TABLES, DATASETS, Lake
 from calls_assets.lake.catalog import write_catalog
 from calls_assets.marts import publish_marts
 from calls_assets.simulator import Account, Vendor
+from calls_assets_tests.lakes import read_day
 
-ROOT = Path(__file__).resolve().parent.parent
-QUICK = os.environ.get("QUICK", "") not in {"", "0"}
 DAYS, CALLS, ROUNDS = (60, 500, 3) if QUICK else (365, 5_000, 7)
 FIRST = date(2025, 1, 1) if not QUICK else date(2025, 2, 10)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ZONE = ZoneInfo("UTC")
-PLACE = ROOT / ".bench" / f"reading-{DAYS}x{CALLS}"
+PLACE = BENCH / f"reading-{DAYS}x{CALLS}"
 IDS_OF_A_WEEK = 10_000_000
 Connect = Callable[[], duckdb.DuckDBPyConnection]
 
@@ -53,7 +50,7 @@ def main() -> None:
         make_others(PLACE)
         (PLACE / "done").touch()
     contenders: dict[str, Connect] = {
-        "calls-assets": partial(duckdb.connect, str(PLACE / "lake/catalog.duckdb"), read_only=True),
+        OURS: partial(duckdb.connect, str(PLACE / "lake/catalog.duckdb"), read_only=True),
         "DuckDB's own tables": partial(duckdb.connect, str(PLACE / "tables.duckdb"), read_only=True),
         "Parquet by DuckDB": partial(duckdb.connect, str(PLACE / "duckdb.duckdb"), read_only=True),
         "Parquet by pyarrow": partial(duckdb.connect, str(PLACE / "pyarrow.duckdb"), read_only=True),
@@ -66,27 +63,20 @@ def main() -> None:
                 taken, rows = ask(connect, query)
                 seconds.setdefault((name, title), []).append(taken)
                 assert answers.setdefault(title, rows) == rows, f"{name} has other rows in {title}"
+    note = partial(emit, "reading", days=DAYS, calls_per_day=CALLS)
     for (name, title), values in seconds.items():
-        emit(name, f"seconds, {title}", [round(value, 4) for value in values[1:]])  # the first round warms up
+        note(name, f"seconds, {title}", values[1:])  # the first round warms up
     for name in contenders:
-        sums = [
-            sum(column) for column in zip(*(values for (who, _), values in seconds.items() if who == name), strict=True)
-        ]
-        emit(name, "seconds, all ten", [round(value, 4) for value in sums[1:]])
+        rounds = zip(*(values for (who, _), values in seconds.items() if who == name), strict=True)
+        note(name, "seconds, all ten", [sum(taken) for taken in rounds][1:])
     sizes = {
-        "calls-assets": [PLACE / "lake/tables", PLACE / "lake/marts"],
+        OURS: [PLACE / "lake/tables", PLACE / "lake/marts"],
         "DuckDB's own tables": [PLACE / "tables.duckdb"],
         "Parquet by DuckDB": [PLACE / "duckdb"],
         "Parquet by pyarrow": [PLACE / "pyarrow"],
     }
     for name, places in sizes.items():
-        emit(name, "megabytes", [round(sum(map(size_of, places)) / 1e6, 1)])
-
-
-def emit(contender: str, metric: str, values: list[float]) -> None:
-    """Prints a line."""
-    line = {"benchmark": "reading", "contender": contender, "metric": metric, "days": DAYS, "calls_per_day": CALLS}
-    print(json.dumps(line | {"values": values, "median": statistics.median(values)}), flush=True)
+        note(name, "megabytes", [sum(map(size_of, places)) / 1e6])
 
 
 def read_queries() -> dict[str, str]:
@@ -119,26 +109,17 @@ def make_lake(root: Path) -> None:
     vendor = Vendor(Account(seed=3, first_day=begin - timedelta(days=1), calls_per_day=CALLS, timezone=ZONE.key))
     week = [begin + timedelta(days=offset) for offset in range(7)]
     for day in week:
-        reads = []
-        for call_id in vendor.ids_of_day(day):
-            payload = vendor.answer(call_id, NOW)
-            if payload is not None:
-                at = datetime.fromtimestamp(payload["started_at"], UTC)
-                body = json.dumps({"calls": payload}).encode()
-                reads.append(Read(call_id, NOW, 200, at, bool(payload["is_ended"]), None, body))
-        lake.land(day, reads)
+        lake.land(day, read_day(vendor, day, NOW))
         publish_day(lake, day, timezone=ZONE, reread_after=(timedelta(days=7),))
     publish_agents(lake)
-    first_week = {
-        (name, day): lake.read_table(name, day) for name, table in TABLES.items() if table.is_daily for day in week
-    }
+    first_week = {(name, day): lake.read_table(name, day) for name in DAILY_TABLES for day in week}
     days = [FIRST + timedelta(days=offset) for offset in range(DAYS)]
     for day in days:
         weeks, weekday = divmod((day - begin).days, 7)
-        for name in (name for name, table in TABLES.items() if table.is_daily):
+        for name in DAILY_TABLES:
             lake.write_table(name, day, move(first_week[name, week[weekday]], weeks))
     for day in set(week) - set(days):
-        for name in (name for name, table in TABLES.items() if table.is_daily):
+        for name in DAILY_TABLES:
             (root / lake.table_key(name, day)).unlink()
     publish_marts(lake, days, now=NOW, timezone=ZONE)
     write_catalog(lake)

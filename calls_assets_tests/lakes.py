@@ -66,15 +66,8 @@ def make_lake(root: Path) -> FinishedLake:
     vendor = Vendor(Account(seed=11, first_day=FIRST - timedelta(days=1), calls_per_day=100, timezone=ZONE.key))
     dice = Random(5)
     for day in DAYS:
-        reads = []
-        for call_id in vendor.ids_of_day(day) if day != EMPTY_DAY else ():
-            payload = vendor.answer(call_id, NOW)
-            if payload is not None:
-                started_at = datetime.fromtimestamp(payload["started_at"], UTC)
-                body = json.dumps({"calls": payload}).encode()
-                reads.append(Read(call_id, NOW, 200, started_at, bool(payload["is_ended"]), None, body))
-        if reads:
-            lake.land(day, reads)
+        if day != EMPTY_DAY:
+            lake.land(day, read_day(vendor, day, NOW))
         publish_day(lake, day, timezone=ZONE, reread_after=(timedelta(days=7),))
         calls = lake.read_table("calls", day).to_pylist()
         for call in calls:
@@ -95,6 +88,18 @@ def make_lake(root: Path) -> FinishedLake:
     publish_marts(lake, DAYS, now=NOW, timezone=ZONE)
     write_catalog(lake)
     return FinishedLake(root, lake, DAYS)
+
+
+def read_day(vendor: Vendor, day: date, now: datetime) -> list[Read]:
+    """Reads all calls of a day from the simulator, without a network."""
+    reads = []
+    for call_id in vendor.ids_of_day(day):
+        payload = vendor.answer(call_id, now)
+        if payload is not None:
+            started_at = datetime.fromtimestamp(payload["started_at"], UTC)
+            body = json.dumps({"calls": payload}).encode()
+            reads.append(Read(call_id, now, 200, started_at, bool(payload["is_ended"]), None, body))
+    return reads
 
 
 def to_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
