@@ -1,51 +1,63 @@
-"""The event loop of a sweep: uvloop where it is installed, else asyncio's own.
+"""The event loop of a sweep, and how it ends when the run is told to.
 
-uvloop only reports what a signal handler raises, unless it is KeyboardInterrupt or SystemExit, and goes on; Dagster
-ends a run with an exception of its own. Here it ends the work, as with asyncio.
+Dagster's signal handlers raise. An exception that a handler raises inside an event loop is lost where a callback runs:
+asyncio and uvloop only report it, and the work goes on, or waits for ever. Here a signal cancels the work; the handler
+that was there before is called when the work has cleaned up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(work: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> _T:
     """Runs a coroutine to its end, as `asyncio.run` does.
 
     Args:
-        work: The coroutine.
+        work: The coroutine. SIGINT and SIGTERM cancel it, each time they come, where they have a handler in Python and
+            this is the main thread.
         loop_factory: What makes the loop; uvloop's, else asyncio's, when None.
 
     Raises:
-        BaseException: What the work raises; what a signal handler raises, after the work was cancelled.
+        BaseException: What the work raises; what the former handler of a signal that came raises.
     """
-    interrupts: list[BaseException] = []
+    came: list[int] = []
+    former: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        former = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     async def work_interruptibly() -> _T:
         task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - a coroutine that a loop runs is a task
 
-        def take(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            problem = context.get("exception")
-            if problem is None or isinstance(problem, Exception):
-                loop.default_exception_handler(context)
-            elif task is not None:
-                interrupts.append(problem)
-                task.cancel()
+        def interrupt(number: int, _: FrameType | None) -> None:
+            came.append(number)
+            loop.call_soon_threadsafe(task.cancel)
 
-        asyncio.get_running_loop().set_exception_handler(take)
-        return await work
+        for number in former:
+            signal.signal(number, interrupt)
+        try:
+            return await work
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
 
     try:
         with asyncio.Runner(loop_factory=loop_factory or _find_factory()) as runner:
             return runner.run(work_interruptibly())
-    except asyncio.CancelledError:
-        if interrupts:
-            raise interrupts[0] from None
-        raise
+    finally:
+        if came:
+            former[came[0]](came[0], None)
 
 
 def _find_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
