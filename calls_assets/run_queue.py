@@ -1,8 +1,9 @@
 """The run queue, as `dagster.yaml` names it: Dagster's own, with the limits of pools written down before a run waits.
 
 What belongs here: that one step, which Dagster leaves out. Its queue reads which pools have a limit, then gives new
-pools the default one, then holds back what it had read (1.13, `QueuedRunCoordinatorDaemon._get_runs_to_dequeue`). So the
-first look in a new storage would launch several fetching runs at once.
+pools the default one, then holds back what it had read (1.13,
+`QueuedRunCoordinatorDaemon._get_runs_to_dequeue`). So the first look in a new storage would launch several fetching
+runs at once.
 
 Whoever submits a run loads this module: web server, daemon and the dagster command. So it imports Dagster and nothing
 of the rest.
