@@ -98,25 +98,26 @@ def _publish(
 ) -> Iterator[tuple[date, int, bool]]:
     """Writes a mart for days of one week; yields for each its rows and whether they changed."""
     replaced: set[date] = set()
+    span = journey_days(monday) if name == _JOURNEYS else days
     for _ in range(_ATTEMPTS):
+        seen = _list_sources(lake, name, span)  # before the days: one that appears later is a difference then
         stored = set(lake.table_days("calls"))
         missing = [day for day in days if day not in stored]
         if missing:
             raise LakeError(f"{missing[0]} has no tables in the lake: materialize them before its marts")
-        read_days = [day for day in (journey_days(monday) if name == _JOURNEYS else days) if day in stored]
-        seen = _list_sources(lake, name, read_days)
+        read_days = [day for day in span if day in stored]
         tables = {
             source: _read(lake, source, read_days, columns, with_day=name == _JOURNEYS)
             for source, columns in _SOURCES[name].items()
         }
         if name == _JOURNEYS:
-            unknown = [day for day in journey_days(monday) if day not in stored or day >= today]
+            unknown = [day for day in span if day not in stored or day >= today]
             rows = run_mart(connection, name, tables, {"monday": monday, "unknown_days": unknown})
             by_day = {day: rows.filter(pc.equal(rows["call_date"], pa.scalar(day))) for day in days}
         else:
             by_day = {days[0]: run_mart(connection, name, tables)}
         replaced |= {day for day in days if lake.write_table(name, day, by_day[day])}
-        if _list_sources(lake, name, read_days) == seen:
+        if _list_sources(lake, name, span) == seen:
             yield from ((day, len(by_day[day]), day in replaced) for day in days)
             return
     raise LakeError(f"the tables of {days[0]} keep changing while {name} is made: try again")

@@ -120,6 +120,33 @@ def test_tables_that_change_meanwhile_are_looked_at_again(tmp_path: Path) -> Non
     assert raced.read_table("service_intervals", day)["calls"].to_pylist() == [2]
 
 
+def test_a_day_that_appears_meanwhile_is_looked_at_too(tmp_path: Path) -> None:
+    """Two runs make the tables of neighbouring days for the first time: the journeys know both, whoever writes last."""
+    day = date(2025, 5, 14)
+
+    class Racing(LocalStorage):
+        """Somebody makes the tables of the next day while the journeys of this one are written."""
+
+        def replace(self, key: str, data: bytes | memoryview) -> None:
+            if key.startswith("marts/call_journeys") and len(raced.table_days("calls")) == 1:
+                write(day + timedelta(days=1), 2)
+            super().replace(key, data)
+
+    raced = Lake(Racing(tmp_path))
+
+    def write(written: date, id_: int) -> None:
+        call = _readable(a_call(id_)) | {
+            "started_at": datetime(written.year, written.month, written.day, 9, tzinfo=UTC)
+        }
+        raced.write_table("call_agents", written, to_table("call_agents", []))
+        raced.write_table("calls", written, to_table("calls", [call]))
+
+    write(day, 1)
+    publish_marts(raced, [day], now=NOW, timezone=ZONE)
+    assert raced.table_days("calls") == [day, day + timedelta(days=1)]
+    assert not publish_marts(raced, [day], now=NOW, timezone=ZONE)[day].replaced
+
+
 def _readable(call: dict[str, object]) -> dict[str, object]:
     """Adds what a row of calls must have."""
     moments = dict.fromkeys(("first_read_at", "last_read_at", "last_changed_at"), call["started_at"])
