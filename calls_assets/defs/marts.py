@@ -153,7 +153,7 @@ def publish_journeys_around(lake: Lake, days: Sequence[date], api: CallsApi) -> 
         for other in days_with_journeys_through(day)
         if day < today or monday_of(other) == monday_of(day)
     }
-    stored = set(lake.table_days("calls"))
+    stored = set(lake.table_days("calls")) & set(lake.table_days("call_agents"))
     wanted = sorted((around & stored) - set(days))
     return publish_marts(lake, wanted, now=api.now(), timezone=api.settings.timezone, names=[_JOURNEYS])
 

@@ -101,7 +101,7 @@ def _publish(
     span = journey_days(monday) if name == _JOURNEYS else days
     for _ in range(_ATTEMPTS):
         seen = _list_sources(lake, name, span)  # before the days: one that appears later is a difference then
-        stored = set(lake.table_days("calls"))
+        stored = set.intersection(*(set(lake.table_days(source)) for source in _SOURCES[name]))
         missing = [day for day in days if day not in stored]
         if missing:
             raise LakeError(f"{missing[0]} has no tables in the lake: materialize them before its marts")

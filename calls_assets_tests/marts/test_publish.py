@@ -86,6 +86,17 @@ def test_a_lone_day_has_marts(tmp_path: Path) -> None:
     assert lake.read_table("call_journeys", day)["is_complete"].to_pylist() == [False]
 
 
+def test_a_day_beside_it_of_which_only_some_tables_were_made_is_not_known(tmp_path: Path) -> None:
+    """Somebody materialized `calls` alone for the next day: this one has its marts all the same."""
+    lake, day = Lake.open(tmp_path), date(2025, 5, 14)
+    for written in (day, day + timedelta(days=1)):
+        lake.write_table("calls", written, to_table("calls", [_readable(a_call(1))]))
+    lake.write_table("call_agents", day, to_table("call_agents", []))
+    assert publish_marts(lake, [day], now=NOW, timezone=ZONE)[day].row_counts["call_journeys"] == 1
+    with pytest.raises(LakeError, match=r"2025-05-15 has no tables in the lake"):
+        publish_marts(lake, [day + timedelta(days=1)], now=NOW, timezone=ZONE)
+
+
 def test_days_made_before_a_column_was_added_have_marts(lake: Lake, tmp_path: Path) -> None:
     """The column is NULL in them, whether a mart reads one day or several."""
     for day in DAYS[29:31]:
