@@ -27,6 +27,9 @@ _EVENTS = """query($path: [String!]!, $partitions: [String!]) { assetNodeOrError
   ... on AssetNode { assetMaterializations(partitions: $partitions) { partition runId } } } }"""
 _BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) { __typename
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+_LAUNCH = """mutation($params: [ExecutionParams!]!) { launchMultipleRuns(executionParamsList: $params) { __typename
+  ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message } } } ... on PythonError { message } } }"""
 _BACKFILL_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } } } }"""
 _TICKS = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
@@ -81,6 +84,21 @@ class DagsterDev:
         ticks: list[dict[str, Any]] = state["ticks"]
         return ticks
 
+    def launch(self, *wanted: tuple[list[str], str]) -> list[str]:
+        """Launches runs of assets for a partition each, all at once, as the UI does by hand; gives their ids."""
+        params = [
+            {
+                "selector": _SELECTOR
+                | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [asset]} for asset in assets]},
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+            }
+            for assets, partition in wanted
+        ]
+        launched = self.query(_LAUNCH, params=params)["launchMultipleRuns"]
+        assert launched["__typename"] == "LaunchMultipleRunsResult", launched
+        assert all("run" in result for result in launched["launchMultipleRunsResult"]), launched
+        return [result["run"]["runId"] for result in launched["launchMultipleRunsResult"]]
+
     def backfill(self, assets: list[str], partitions: list[str]) -> str:
         """Starts a backfill as the UI does; gives its id."""
         params = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": partitions}
@@ -107,10 +125,10 @@ class DagsterDev:
 
 
 @contextlib.contextmanager
-def dagster_dev(environment: Mapping[str, str]) -> Iterator[DagsterDev]:
-    """Runs `dagster dev` on the project's workspace and instance settings."""
+def dagster_dev(environment: Mapping[str, str], settings: str = "dagster.yaml") -> Iterator[DagsterDev]:
+    """Runs `dagster dev` on the project's workspace and one of its files of instance settings."""
     home = Path(environment["DAGSTER_HOME"])
-    shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
+    shutil.copy(ROOT / settings, home / "dagster.yaml")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
