@@ -102,7 +102,7 @@ def read_all(location: Path, days: list[date]) -> dict[tuple[str, date], pa.Tabl
 def run_of(dev: DagsterDev, worker: Worker) -> str | None:
     """Gives the run that a worker is executing right now."""
     for run in dev.runs(statuses=["STARTED"]):
-        if run["tags"]["dagster-celery/task-id"] in worker.tasks("received") - worker.tasks("succeeded"):
+        if run["tags"].get("dagster-celery/task-id") in worker.tasks("received") - worker.tasks("succeeded"):
             return str(run["runId"])
     return None
 

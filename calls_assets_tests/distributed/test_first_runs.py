@@ -14,6 +14,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from sqlalchemy.exc import IntegrityError
 
 from calls_assets.defs import build_definitions
 from calls_assets.settings import Settings
@@ -56,9 +57,9 @@ def look(context: WorkspaceProcessContext) -> None:
 
 
 def test_a_new_storage_launches_one_fetching_run(instance: dg.DagsterInstance) -> None:
-    """Of six sweeps one is launched at the first look, none beside it at later ones, and the next when it has ended."""
+    """Of four sweeps one is launched at the first look, none beside it at later ones, and the next when it has ended."""
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
-        queue_runs(instance, context, "sweep_job", 6)
+        queue_runs(instance, context, "sweep_job", 4)
         look(context)
         first = launched(instance)
         assert len(first) == 1
@@ -80,3 +81,26 @@ def test_runs_that_do_not_fetch_are_launched_side_by_side(instance: dg.DagsterIn
         look(context)
         jobs = sorted(run.job_name for run in instance.get_runs(dg.RunsFilter(statuses=list(LAUNCHED))))
         assert jobs == ["rebuild_job", "rebuild_job", "rebuild_job", "sweep_job"]
+
+
+def test_two_processes_that_write_the_limit_at_once_are_no_failure(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes second queues its run all the same; a storage that does not take the limit is not passed over."""
+    storage = instance.event_log_storage
+    write = storage.initialize_concurrency_limit_to_default
+    came_first = [False, True]
+
+    def lose(pool: str) -> bool:
+        if came_first.pop():
+            write(pool)
+        raise IntegrityError("INSERT", None, Exception("duplicate key"))
+
+    monkeypatch.setattr(storage, "initialize_concurrency_limit_to_default", lose)
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
+        queue_runs(instance, context, "sweep_job", 1)
+        assert instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])) == 1
+        storage.delete_concurrency_limit("calls_api")
+        with pytest.raises(IntegrityError):
+            queue_runs(instance, context, "sweep_job", 1)
+        assert instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])) == 1
