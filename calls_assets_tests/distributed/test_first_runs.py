@@ -57,7 +57,7 @@ def look(context: WorkspaceProcessContext) -> None:
 
 
 def test_a_new_storage_launches_one_fetching_run(instance: dg.DagsterInstance) -> None:
-    """Of four sweeps one is launched at the first look, none beside it at later ones, and the next when it has ended."""
+    """Of four sweeps one is launched at the first look, none beside it later, and the next when it has ended."""
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
         queue_runs(instance, context, "sweep_job", 4)
         look(context)
