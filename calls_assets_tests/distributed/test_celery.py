@@ -119,7 +119,7 @@ def kill_at_work(one: Worker, other: Worker) -> str:
 
 
 @pytest.mark.timeout(choose(1_500, 3_600))
-def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path) -> None:
+def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps are one at a time over all workers; a rebuild is on both, and right though one is killed at its run."""
     zone = zone_at_noon()
     today = datetime.now(zone).date()
@@ -160,6 +160,8 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path) -> None:
         backfill = dev.backfill(list(NAMES), [str(day) for day in days])
         dead = kill_at_work(one, other)
         wait("the other's runs", lambda: [run["runId"] for run in dev.runs(statuses=UNENDED)] == [dead])
+        for name, value in deployment.environment.items():
+            monkeypatch.setenv(name, value)
         with dg.DagsterInstance.from_config(str(deployment.home)) as instance:
             # The sensor's part, with its clock put forward.
             assert end_dead_runs(instance, datetime.now(UTC) + SILENT_FOR) == [dead]
