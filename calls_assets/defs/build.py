@@ -6,6 +6,7 @@ import warnings
 
 import dagster as dg
 
+from calls_assets.defs.alerts import build_alerts
 from calls_assets.defs.assets import build_assets
 from calls_assets.defs.jobs import build_jobs
 from calls_assets.defs.partitions import build_partitions
@@ -31,7 +32,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             assets=build_assets(settings, partitions),
             jobs=build_jobs(),
             schedules=build_schedules(settings),
-            sensors=build_sensors(settings),
+            sensors=[*build_sensors(settings), *build_alerts(settings)],
             executor=dg.in_process_executor,  # five steps in five processes take five times as long
             resources={"calls_api": CallsApi(settings), "lake_store": LakeStore(settings)},
         )

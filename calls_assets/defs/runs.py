@@ -61,10 +61,16 @@ def _is_ours(run: dg.DagsterRun) -> bool:
     return run.job_name in {SWEEP_JOB, REBUILD_JOB} or not _OUR_ASSETS.isdisjoint(run.asset_selection or ())
 
 
-def _covers(run: dg.DagsterRun, day: date) -> bool:
+def days_of(run: dg.DagsterRun) -> tuple[str, str] | None:
+    """Gives the first and the last day of a run, or None for a run without days."""
     first = run.tags.get(_PARTITION) or run.tags.get(_RANGE_START)
     last = run.tags.get(_PARTITION) or run.tags.get(_RANGE_END)
-    return first is not None and last is not None and first <= day.isoformat() <= last
+    return None if first is None or last is None else (first, last)
+
+
+def _covers(run: dg.DagsterRun, day: date) -> bool:
+    days = days_of(run)
+    return days is not None and days[0] <= day.isoformat() <= days[1]
 
 
 def _sweeps(run: dg.DagsterRun) -> bool:
