@@ -56,6 +56,7 @@ class Settings:
         webhook_secrets: Any of these lets a delivery of the webhook in; several while they are rotated.
         webhook_signing_key: Key of the signature that a delivery must carry; None for no signatures.
         alert_url: Where failed runs and checks are posted; None for nowhere. It may hold a secret.
+        keep_runs_days: Age in days after which runs that newer ones replaced are deleted; 0 for never.
         ui_url: Where people reach Dagster's web server, without a trailing slash: for links in alerts.
     """
 
@@ -78,6 +79,7 @@ class Settings:
     webhook_signing_key: str | None = field(default=None, repr=False)
     alert_url: str | None = field(default=None, repr=False)
     ui_url: str | None = None
+    keep_runs_days: int = 30
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -123,6 +125,7 @@ class Settings:
             else None,
             alert_url=_parse_alert_url(values.get("CALLS_ALERT_URL")),
             ui_url=_parse_base_url(values.get("CALLS_UI_URL"), "CALLS_UI_URL", "https://dagster.example.com"),
+            keep_runs_days=_parse_whole(values, "CALLS_KEEP_RUNS_DAYS", 30, 0, 36_500),
         )
 
     def api_problem(self) -> str | None:
