@@ -76,6 +76,9 @@ def test_our_containers_may_little(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "healthcheck" in service or (name == "code" and "HEALTHCHECK" in DOCKERFILE)
+    # Health checks do not pass through the image's entry point, and the daemon's needs a secret.
+    test = service.get("healthcheck", {}).get("test", [])
+    assert "dagster-daemon" not in test or test[1] == "entrypoint"
 
 
 def test_no_secret_is_a_variable() -> None:
