@@ -78,6 +78,8 @@ lock: ## Write the lock files again (needs uv)
 	  --extra dev pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --extra readers --constraint requirements.lock pyproject.toml --output-file requirements-readers.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --extra image --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
 
 .PHONY: clean
 clean: ## Remove everything made here but data

@@ -55,6 +55,9 @@ class Settings:
         has_relative_catalog: Whether the catalogue names files by their path below the data directory.
         webhook_secrets: Any of these lets a delivery of the webhook in; several while they are rotated.
         webhook_signing_key: Key of the signature that a delivery must carry; None for no signatures.
+        alert_url: Where failed runs and checks are posted; None for nowhere. It may hold a secret.
+        keep_runs_days: Age in days after which runs that newer ones replaced are deleted; 0 for never.
+        ui_url: Where people reach Dagster's web server, without a trailing slash: for links in alerts.
     """
 
     data_dir: Path = Path("data")
@@ -74,6 +77,9 @@ class Settings:
     has_relative_catalog: bool = False
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     webhook_signing_key: str | None = field(default=None, repr=False)
+    alert_url: str | None = field(default=None, repr=False)
+    ui_url: str | None = None
+    keep_runs_days: int = 30
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -117,6 +123,9 @@ class Settings:
             webhook_signing_key=_parse_secret("CALLS_WEBHOOK_SIGNING_KEY", values["CALLS_WEBHOOK_SIGNING_KEY"])
             if "CALLS_WEBHOOK_SIGNING_KEY" in values
             else None,
+            alert_url=_parse_alert_url(values.get("CALLS_ALERT_URL")),
+            ui_url=_parse_base_url(values.get("CALLS_UI_URL"), "CALLS_UI_URL", "https://dagster.example.com"),
+            keep_runs_days=_parse_whole(values, "CALLS_KEEP_RUNS_DAYS", 30, 0, 36_500),
         )
 
     def api_problem(self) -> str | None:
@@ -148,20 +157,33 @@ def _parse_date(text: str) -> date:
         raise SettingsError(f"CALLS_START_DATE={text!r} is not a date: write it as YYYY-MM-DD") from None
 
 
-def _parse_base_url(text: str | None) -> str | None:
+def _parse_base_url(
+    text: str | None, name: str = "CALLS_API_BASE_URL", example: str = "https://api.example.com/v2"
+) -> str | None:
     if text is None:
         return None
-    advice = "give something like https://api.example.com/v2"
+    advice = f"give something like {example}"
     try:
         parts = urlsplit(text)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        raise SettingsError(f"CALLS_API_BASE_URL is not a URL: {advice}") from None
+        raise SettingsError(f"{name} is not a URL: {advice}") from None
     if parts.scheme not in {"http", "https"} or not host or not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise SettingsError(f"CALLS_API_BASE_URL is not an http(s) URL: {advice}")
+        raise SettingsError(f"{name} is not an http(s) URL: {advice}")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise SettingsError(f"CALLS_API_BASE_URL must have no user, password, query or fragment: {advice}")
+        raise SettingsError(f"{name} must have no user, password, query or fragment: {advice}")
     return text.rstrip("/")
+
+
+def _parse_alert_url(text: str | None) -> str | None:
+    """Checks the address of alerts, which may hold a secret: no message repeats any part of it."""
+    if text is None:
+        return None
+    base, _, query = text.partition("?")
+    _parse_base_url(base, "CALLS_ALERT_URL", "https://chat.example.com/hooks/secret")
+    if "#" in query or not re.fullmatch(r"[\x21-\x7e]*", query):
+        raise SettingsError("CALLS_ALERT_URL holds a blank, a fragment or a character that no URL may carry")
+    return text
 
 
 def _parse_ages(text: str) -> tuple[timedelta, ...]:

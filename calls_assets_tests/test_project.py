@@ -87,12 +87,15 @@ def test_every_setting_is_documented() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     """Every relative link of every page."""
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "data/README.md"]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "data/README.md", ROOT / "deploy/README.md"]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
-@pytest.mark.parametrize(("name", "extra"), [("requirements.lock", "dev"), ("requirements-readers.lock", "readers")])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("requirements.lock", "dev"), ("requirements-readers.lock", "readers"), ("deploy/requirements.lock", "image")],
+)
 def test_the_lock_file_is_hashed_and_names_no_registry(name: str, extra: str) -> None:
     """Everything it installs is pinned and hashed, and comes from whatever registry the user has configured."""
     text = (ROOT / name).read_text()
@@ -106,13 +109,14 @@ def test_the_lock_file_is_hashed_and_names_no_registry(name: str, extra: str) ->
 
 
 def test_the_lock_files_agree() -> None:
-    """The readers are installed beside the rest, and change nothing there."""
+    """The readers are installed beside the rest, and change nothing there; the image has what was tested."""
     pins: list[dict[str, set[str]]] = []
-    for name in ("requirements.lock", "requirements-readers.lock"):
+    for name in ("requirements.lock", "requirements-readers.lock", "deploy/requirements.lock"):
         pins.append({})
         for package, version in re.findall(r"^(\S+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE):
             pins[-1].setdefault(package, set()).add(version)
-    assert all(pins[0][package] == pins[1][package] for package in pins[0].keys() & pins[1].keys())
+    for others in pins[1:]:
+        assert all(pins[0][package] == others[package] for package in pins[0].keys() & others.keys())
 
 
 def test_every_dependency_says_why() -> None:

@@ -39,6 +39,11 @@ def test_without_an_api_the_settings_load_and_say_what_is_missing() -> None:
         ("CALLS_API_BASE_URL", "http://[::1"),
         ("CALLS_API_TOKEN", "canary canary"),
         ("CALLS_WEBHOOK_SECRET", "canary"),
+        ("CALLS_ALERT_URL", "chat.example.com/canary"),
+        ("CALLS_ALERT_URL", "https://user:canary@chat.example.com"),
+        ("CALLS_ALERT_URL", "https://chat.example.com/hook?key=canary#canary"),
+        ("CALLS_ALERT_URL", "https://chat.example.com/hook?key=can ary"),
+        ("CALLS_UI_URL", "dagster.example.com"),
         ("CALLS_CATALOG_PATHS", "canary"),
         ("CALLS_POLL_SECONDS", "4"),
         ("CALLS_WEBHOOK_SECRET", "canary-canary-canary,canary/canary/canary"),
@@ -76,3 +81,13 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(name: str, text: str)
 def test_the_switch_takes_the_usual_words(word: str, expected: bool) -> None:
     """On and off in the usual spellings."""
     assert Settings.from_env({"CALLS_ID_SCAN": word}).id_scan is expected
+
+
+def test_the_address_of_alerts_may_hold_a_secret() -> None:
+    """It is taken as it is, query and last slash included, and shown by nothing."""
+    settings = Settings.from_env(
+        {"CALLS_ALERT_URL": "https://chat.example.com/hook/?key=canary", "CALLS_UI_URL": "https://ui.example.com/"}
+    )
+    assert settings.alert_url == "https://chat.example.com/hook/?key=canary"
+    assert settings.ui_url == "https://ui.example.com"
+    assert "canary" not in repr(settings)

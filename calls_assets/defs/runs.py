@@ -51,20 +51,32 @@ def end_dead_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
         run = record.dagster_run
         newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
         spoke_at = newest[0].timestamp if newest else record.update_timestamp.timestamp()
-        if _is_ours(run) and now - datetime.fromtimestamp(spoke_at, UTC) >= SILENT_FOR:
+        if is_ours(run) and now - datetime.fromtimestamp(spoke_at, UTC) >= SILENT_FOR:
             instance.report_run_failed(run, f"the run has said nothing for {SILENT_FOR}: its process is gone")
             ended.append(run.run_id)
     return ended
 
 
-def _is_ours(run: dg.DagsterRun) -> bool:
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Tells whether a run is this project's: several may share one instance."""
     return run.job_name in {SWEEP_JOB, REBUILD_JOB} or not _OUR_ASSETS.isdisjoint(run.asset_selection or ())
 
 
-def _covers(run: dg.DagsterRun, day: date) -> bool:
+def assets_of(run: dg.DagsterRun) -> frozenset[dg.AssetKey]:
+    """Gives the daily assets that a run makes: those it selects, or all."""
+    return _OUR_ASSETS if run.asset_selection is None else _OUR_ASSETS & run.asset_selection
+
+
+def days_of(run: dg.DagsterRun) -> tuple[str, str] | None:
+    """Gives the first and the last day of a run, or None for a run without days."""
     first = run.tags.get(_PARTITION) or run.tags.get(_RANGE_START)
     last = run.tags.get(_PARTITION) or run.tags.get(_RANGE_END)
-    return first is not None and last is not None and first <= day.isoformat() <= last
+    return None if first is None or last is None else (first, last)
+
+
+def _covers(run: dg.DagsterRun, day: date) -> bool:
+    days = days_of(run)
+    return days is not None and days[0] <= day.isoformat() <= days[1]
 
 
 def _sweeps(run: dg.DagsterRun) -> bool:

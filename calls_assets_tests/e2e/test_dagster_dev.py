@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
 from calls_assets_tests.e2e.running import TABLES, TOKEN, make_environment, read_rows
+from calls_assets_tests.receiver import SECRET, receiving
 
 
 class Gate:
@@ -52,18 +53,19 @@ def ended_sweeps(dev: DagsterDev, status: str) -> list[str]:
 
 @pytest.mark.timeout(420)
 def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
-    """New calls start a run that lands them, also after a failed one; a backfill reports each of its days."""
+    """New calls start a run that lands them, also after a failed one, which is posted; a backfill reports its days."""
     zone = zone_at_noon()
     today = datetime.now(zone).date()
     account = Account(first_day=today - timedelta(days=6), calls_per_day=8_000, timezone=zone.key, first_id=900)
     gate = Gate(create_app(Vendor(account), token=TOKEN))
-    with serve(Starlette(routes=[Mount("/", gate)])) as server:
+    with receiving() as receiver, serve(Starlette(routes=[Mount("/", gate)])) as server:
         environment = make_environment(
             tmp_path,
             server.url,
             CALLS_START_DATE=str(today - timedelta(days=30)),
             CALLS_TIMEZONE=zone.key,
             CALLS_POLL_SECONDS="5",
+            CALLS_ALERT_URL=receiver.url,
         )
         lake = Path(environment["CALLS_DATA_DIR"])
         with dagster_dev(environment) as dev:
@@ -79,6 +81,7 @@ def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
             assert any("failed: waiting" in (tick["skipReason"] or "") for tick in dev.ticks())
             assert failed in {run_id for tick in dev.ticks() for run_id in tick["runIds"]}
             assert len(read_rows(lake, "calls", today)) > first_rows
+            dev.wait_for("an alert of the failed run", lambda: failed in [body["run_id"] for body in receiver.heard])
 
             # A range from the UI, in one run of three days.
             days = [(today - timedelta(days=back)).isoformat() for back in (4, 3, 2)]
@@ -92,3 +95,5 @@ def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
                 assert dev.partitions_of(asset, days) == days, asset
             for day in days:
                 assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 1_000
+        for path in Path(environment["DAGSTER_HOME"]).rglob("*"):
+            assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
