@@ -21,7 +21,8 @@ from calls_assets.derive import derive_day
 from calls_assets.inbox import HIGHEST_REQUEST, Inbox, create_app, join_ranges, parse_ids, run
 from calls_assets.ingest import PlanReport, SweepOptions, coverage, make_plan
 from calls_assets.lake import DAILY_TABLES, SOURCE_KEY, CorruptFileError, Finding, Lake, LakeError, open_storage, verify
-from calls_assets.settings import Settings, SettingsError, load_environment
+from calls_assets.lake.copy import copy_lake
+from calls_assets.settings import Settings, SettingsError, load_environment, parse_location
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
 _DOCTOR_KEY, _DOCTOR_CONTENT = "raw/.doctor", b"read back"
@@ -84,6 +85,11 @@ def _make_parser() -> argparse.ArgumentParser:
     enqueue.add_argument("ids", nargs="*", metavar="ID", help="an id, or a range such as 2000-2100")
     enqueue.add_argument("--from-file", metavar="FILE", help="a file of ids and ranges, such as CSV; - for the input")
     enqueue.set_defaults(command=_enqueue)
+
+    copy = commands.add_parser("copy-lake", help="copy a lake to another place, or go on with a copy")
+    copy.add_argument("source", metavar="FROM", help="a directory, or an address such as s3://bucket/prefix")
+    copy.add_argument("target", metavar="TO", help="the same; empty, or an earlier copy of this lake")
+    copy.set_defaults(command=_copy_lake)
 
     simulate = commands.add_parser("simulate", help="run a simulated vendor API with invented calls")
     # Only this command and the tests use the simulator: nothing else is to load it.
@@ -338,6 +344,28 @@ def _examine_clock(url: str) -> Iterator[tuple[bool, str]]:
     is_good = abs(skew) <= _CLOCK_TOLERANCE
     advice = "" if is_good else ": set the clock of this machine (NTP), else calls are read too early or too late"
     yield is_good, f"the clock differs by {abs(skew.total_seconds()):.0f} s from the API's{advice}"
+
+
+def _copy_lake(arguments: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    source, target = parse_location("FROM", arguments.source), parse_location("TO", arguments.target)
+    if source == target:
+        raise _UsageError("FROM and TO are the same place")
+    try:
+        report = copy_lake(
+            open_storage(source, is_writable=False),
+            open_storage(target, is_single_writer=settings.is_single_writer),
+            log=print,
+        )
+    except OSError as problem:
+        raise LakeError(
+            f"the copy broke off: {(problem.strerror or 'input/output error').lower()}; go on with the same command"
+        ) from None
+    for key in report.damaged:
+        print(f"{key} was damaged before, and is copied as it is", file=sys.stderr)
+    print(f"{report.files:,} files, {report.size:,} bytes: {report.copied:,} files, {report.copied_size:,} bytes sent")
+    print(f"now set CALLS_DATA_DIR={target}, run calls-assets verify, and materialize catalog, which names its files")
+    return 1 if report.damaged else 0
 
 
 def _summary(arguments: argparse.Namespace) -> int:
