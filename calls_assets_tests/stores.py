@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from obstore.fsspec import FsspecStore
 
 BUCKET = "lakes"
 SECRET = "store-secret-that-must-not-be-shown"
@@ -92,6 +95,17 @@ class StoreProxy:
     def count(self, method: str | None = None) -> int:
         """Counts the requests so far."""
         return sum(method in {None, one.method} for one in self.heard)
+
+
+class StoreFiles(FsspecStore):
+    """The store as DuckDB opens it: docs/bi.md has the same."""
+
+    def __init__(self) -> None:
+        super().__init__("s3")
+
+    def glob(self, path: str, **options: Any) -> Any:  # noqa: ANN401 - as fsspec has it
+        """Finds files; the library wants paths without the scheme."""
+        return super().glob(path.partition("://")[2], **options)
 
 
 def make_store_environment(url: str) -> dict[str, str]:
@@ -205,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         heard = Heard(
             self.command,
-            parts.path.removeprefix(f"/{BUCKET}").strip("/"),
+            unquote(parts.path).removeprefix(f"/{BUCKET}").strip("/"),
             len(body),
             "If-None-Match" in self.headers,
             "x-amz-checksum-sha256" in self.headers,

@@ -14,6 +14,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,9 @@ def _make_samples(protocol: str) -> Any:  # noqa: ANN401 - fsspec ships no types
 
         def info(self, path: str, **_: object) -> dict[str, object]:
             return {"name": path, "size": len(self.files[path]), "type": "file"}
+
+        def modified(self, _path: str) -> datetime:
+            return datetime(2000, 1, 1, tzinfo=UTC)
 
     Samples.protocol = protocol
     return Samples()

@@ -1,4 +1,4 @@
-"""The main job into an object store, as users run it: the dagster command, the simulator over HTTP, a real S3 server."""
+"""The main job into an object store, as users run it: the dagster command, a vendor and an S3 server over HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from obstore.fsspec import FsspecStore
 
 from calls_assets.cli import main
 from calls_assets.lake import DATASETS, open_storage
@@ -16,7 +15,7 @@ from calls_assets.read import read_table
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize
 from calls_assets_tests.faults.counts import tell
-from calls_assets_tests.stores import SECRET, StoreProxy
+from calls_assets_tests.stores import SECRET, StoreFiles, StoreProxy
 
 DAY = date(2025, 3, 9)
 READ_COLUMNS = {"first_read_at", "last_read_at", "last_changed_at"}
@@ -34,7 +33,7 @@ def test_a_day_in_an_object_store_has_the_rows_of_one_in_a_directory(
     """Every table and mart; the report and the catalogue are there too, verify finds nothing, no log has a secret."""
     vendor = Vendor(Account(seed=7, first_id=5_000, first_day=date(2025, 3, 5), calls_per_day=120, missing_share=0.02))
     with serve(create_app(vendor, token=TOKEN)) as server:
-        logs = []
+        logs: list[str] = []
         for place in (f"{tmp_path}/local", address):
             home = tmp_path / f"home-{len(logs)}"
             home.mkdir()
@@ -57,6 +56,6 @@ def test_a_day_in_an_object_store_has_the_rows_of_one_in_a_directory(
     assert storage.read("reports/latest.html") == storage.read(f"reports/call_date={DAY}/report.html")
     (tmp_path / "catalog.duckdb").write_bytes(storage.read("catalog.duckdb"))
     with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as connection:
-        connection.register_filesystem(FsspecStore("s3"))
+        connection.register_filesystem(StoreFiles())
         shown = connection.sql("SELECT count(*) FROM calls_enriched WHERE call_date = DATE '2025-03-09'").fetchall()
     assert shown == [(len(read_all("calls", address)),)]

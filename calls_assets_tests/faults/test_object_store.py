@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from random import Random
+from statistics import median
 
 import obstore
 import pyarrow as pa
 import pytest
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from calls_assets.lake import TABLES, Lake, LakeError, open_storage
+from calls_assets.ingest import probe_new_calls
+from calls_assets.lake import DAILY_TABLES, TABLES, Lake, LakeError, open_storage
 from calls_assets.lake.object_storage import ObjectStorage
 from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.counts import SEED, choose, tell
-from calls_assets_tests.ingest.model import ModelVendor
+from calls_assets_tests.ingest.model import ModelCall, ModelVendor, options_in
 from calls_assets_tests.stores import FAULTS, Heard, StoreProxy
 
 pytestmark = pytest.mark.timeout(900)
@@ -249,3 +254,65 @@ def test_several_sweeps_of_the_same_days_at_once_lose_nothing(store: StoreProxy,
     )
     assert problems == []
     assert befell
+
+
+def measure_day(lake: Lake, count: Callable[[], dict[str, int]], calls: int) -> dict[str, tuple[dict[str, int], float]]:
+    """Sweeps a day, again when nothing is due, ticks the sensor, makes the tables again; gives requests and seconds."""
+    start = datetime(2025, 5, 20, tzinfo=UTC)
+    account = [ModelCall(1 + index, start + index * timedelta(days=1) / calls) for index in range(calls)]
+    vendor = ModelVendor(account, start + timedelta(days=30))
+    days = [w.FIRST]
+
+    def run() -> None:
+        w.sweep_and_compact(lake, vendor, days)
+        w.publish_days(lake, days)
+
+    def tick() -> None:
+        asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options_in(w.ZONE)))
+
+    def rebuild() -> None:
+        for name in DAILY_TABLES:
+            lake.storage.delete(lake.table_key(name, w.FIRST))
+        count()
+        w.publish_days(lake, days)
+
+    found = {}
+    for name, work in {"first sweep": run, "nothing due": run, "sensor tick": tick, "rebuild": rebuild}.items():
+        count()
+        began = time.monotonic()
+        work()
+        found[name] = count(), time.monotonic() - began
+    return found
+
+
+def test_a_day_costs_few_requests_of_the_store(
+    store: StoreProxy, store_url: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day of 2,000 calls: nothing is listed or asked for row by row. In the long form, seconds too."""
+
+    def count() -> dict[str, int]:
+        counted = Counter("LIST" if one.method == "GET" and not one.key else one.method for one in store.heard)
+        store.heard.clear()
+        return dict(sorted(counted.items()))
+
+    lake = Lake.open(f"{address}/counted")
+    requests = {name: counted for name, (counted, _) in measure_day(lake, count, 2_000).items()}
+    ratios: dict[str, list[float]] = {}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store_url)  # without the proxy, which is Python and slow
+    for turn in range(choose(0, 7)):
+        with w.fast_directory() as root:
+            here = measure_day(Lake.open(root), count, 2_000)
+        there = measure_day(Lake.open(f"{address}/{turn}"), count, 2_000)
+        for name, (_, seconds) in there.items():
+            ratios.setdefault(name, []).append(seconds / here[name][1])
+    tell(
+        "object store, requests of a day of 2,000 calls",
+        **requests,
+        seconds_to_those_in_memory={name: round(median(found), 2) for name, found in ratios.items()},
+    )
+    totals = {name: sum(counted.values()) for name, counted in requests.items()}
+    assert totals["first sweep"] <= 60
+    assert totals["nothing due"] <= 40
+    assert totals["sensor tick"] <= 2
+    assert totals["rebuild"] <= 40
+    assert requests["nothing due"].get("PUT", 0) == requests["sensor tick"].get("PUT", 0) == 0
