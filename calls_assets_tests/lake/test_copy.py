@@ -142,6 +142,56 @@ def test_a_damaged_file_is_copied_and_named(lake: Lake, target: Storage) -> None
     assert copy_lake(lake.storage, target).damaged == [segment.key]
 
 
+def test_a_target_that_loses_what_it_took_is_found_out(lake: Lake, tmp_path: Path) -> None:
+    """What has arrived is looked at, not assumed."""
+
+    class Losing(LocalStorage):
+        """Says yes, and keeps nothing of raw."""
+
+        def put_new(self, key: str, data: bytes | memoryview) -> None:
+            if not key.startswith("raw/"):
+                super().put_new(key, data)
+
+    with pytest.raises(LakeError, match=r"raw/.* has not arrived as it is: copy again"):
+        copy_lake(lake.storage, Losing(tmp_path / "to"))
+
+
+def test_of_two_copies_to_one_place_at_once_the_other_accounts_is_refused(lake: Lake, tmp_path: Path) -> None:
+    """Both found the place empty; the second is told, or goes on when it is the same lake."""
+
+    class Late(LocalStorage):
+        """Gets its binding from another copy just before ours."""
+
+        def put_new(self, key: str, data: bytes | memoryview) -> None:
+            if key == "lake.json":
+                super().put_new(key, binding)
+            super().put_new(key, data)
+
+    binding = lake.storage.read("lake.json")
+    copy_lake(lake.storage, Late(tmp_path / "same"))
+    binding = b"other"
+    with pytest.raises(LakeError, match="belongs to another account"):
+        copy_lake(lake.storage, Late(tmp_path / "other"))
+    assert [file.key for file in LocalStorage(tmp_path / "other").list("")] == ["lake.json"]
+
+
+@pytest.mark.parametrize("tree", ["raw/", "tables/"])
+def test_a_lake_that_never_holds_still_is_given_up(lake: Lake, tmp_path: Path, tree: str) -> None:
+    """After twenty looks, in one line."""
+
+    class Restless(LocalStorage):
+        """Loses every file before it is read."""
+
+        def read(self, key: str) -> bytes:
+            if key.startswith(tree):
+                raise FileNotFoundError(key)
+            return super().read(key)
+
+    assert lake.has_files()
+    with pytest.raises(LakeError, match="the lake keeps changing while it is copied"):
+        copy_lake(Restless(tmp_path / "from"), LocalStorage(tmp_path / "to"))
+
+
 def test_files_that_go_meanwhile_are_looked_for_again(lake: Lake, tmp_path: Path) -> None:
     """A run merges segments while they are copied."""
 
