@@ -26,7 +26,7 @@ from calls_assets_tests.faults.counts import SEED, choose, tell
 from calls_assets_tests.ingest.model import ModelCall, ModelVendor, options_in
 from calls_assets_tests.stores import FAULTS, Heard, StoreProxy
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 SHARE = 0.1
 READ_COLUMNS = {"first_read_at", "last_read_at", "last_changed_at", "changed_at", "seen_at"}
 """When calls were read: not the same in two sweeps."""
@@ -93,7 +93,7 @@ def test_a_store_that_fails_a_tenth_of_its_requests_loses_nothing(store: StorePr
     started, problems, rows, requests = time.monotonic(), [], 0, 0
     befell = fail_some(store, random)
     fail = store.choose
-    rounds = choose(2, 40)
+    rounds = choose(2, 25)
     for turn in range(rounds):
         world = w.World.draw(random, calls_per_day=choose(10, 40), days=2)
         with w.fast_directory() as root:
