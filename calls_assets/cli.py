@@ -20,10 +20,12 @@ from calls_assets.api import ApiError, CallsClient, connect
 from calls_assets.derive import derive_day
 from calls_assets.inbox import HIGHEST_REQUEST, Inbox, create_app, join_ranges, parse_ids, run
 from calls_assets.ingest import PlanReport, SweepOptions, coverage, make_plan
-from calls_assets.lake import DAILY_TABLES, SOURCE_KEY, CorruptFileError, Finding, Lake, LakeError, verify
-from calls_assets.settings import Settings, SettingsError, load_environment
+from calls_assets.lake import DAILY_TABLES, SOURCE_KEY, CorruptFileError, Finding, Lake, LakeError, open_storage, verify
+from calls_assets.lake.copy import copy_lake
+from calls_assets.settings import Settings, SettingsError, load_environment, parse_location
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
+_DOCTOR_KEY, _DOCTOR_CONTENT = "raw/.doctor", b"read back"
 
 
 class _UsageError(Exception):
@@ -84,6 +86,11 @@ def _make_parser() -> argparse.ArgumentParser:
     enqueue.add_argument("--from-file", metavar="FILE", help="a file of ids and ranges, such as CSV; - for the input")
     enqueue.set_defaults(command=_enqueue)
 
+    copy = commands.add_parser("copy-lake", help="copy a lake to another place, or go on with a copy")
+    copy.add_argument("source", metavar="FROM", help="a directory, or an address such as s3://bucket/prefix")
+    copy.add_argument("target", metavar="TO", help="the same; empty, or an earlier copy of this lake")
+    copy.set_defaults(command=_copy_lake)
+
     simulate = commands.add_parser("simulate", help="run a simulated vendor API with invented calls")
     # Only this command and the tests use the simulator: nothing else is to load it.
     from calls_assets.simulator import add_arguments, run_from_arguments  # noqa: PLC0415
@@ -123,11 +130,15 @@ def _warn_corrupt(error: CorruptFileError) -> None:
     print(f"calls-assets: {error}; the other files are used", file=sys.stderr)
 
 
+def _open_lake(settings: Settings, on_corrupt: Callable[[CorruptFileError], None] | None = None) -> Lake:
+    return Lake.open(settings.data_dir, on_corrupt=on_corrupt, is_single_writer=settings.is_single_writer)
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     settings = Settings.from_env()
     days = _read_days(arguments, settings)
     client = connect(settings)
-    lake = Lake.open(settings.data_dir, on_corrupt=_warn_corrupt)
+    lake = _open_lake(settings, _warn_corrupt)
     lake.bind(settings.timezone.key, settings.api_base_url)
 
     async def run(client: CallsClient) -> PlanReport:
@@ -152,9 +163,9 @@ def _say_duration(seconds: float) -> str:
 
 def _verify(_: argparse.Namespace) -> int:
     settings = Settings.from_env()
-    if not settings.data_dir.is_dir():
-        raise _UsageError(f"the data directory {settings.data_dir} does not exist: set CALLS_DATA_DIR")
-    lake = Lake.open(settings.data_dir, on_corrupt=lambda _error: None)
+    lake = Lake(open_storage(settings.data_dir, is_writable=False), on_corrupt=lambda _error: None)
+    if not lake.has_files():
+        raise _UsageError(f"{_name(settings)} does not exist: set CALLS_DATA_DIR")
     count = 0
     for finding in (
         *_find_foreign(lake, settings),
@@ -214,7 +225,7 @@ def _webhook(arguments: argparse.Namespace) -> int:
     settings = Settings.from_env()
     if not settings.webhook_secrets:
         raise _UsageError("CALLS_WEBHOOK_SECRET is not set: make one with openssl rand -hex 24")
-    lake = Lake.open(settings.data_dir)
+    lake = _open_lake(settings)
     app = create_app(Inbox(lake.storage), secrets=settings.webhook_secrets, signing_key=settings.webhook_signing_key)
     return run(app, host=arguments.host, port=arguments.port)
 
@@ -235,7 +246,7 @@ def _enqueue(arguments: argparse.Namespace) -> int:
     if count > HIGHEST_REQUEST:
         raise _UsageError(f"{count:,} ids are more than {HIGHEST_REQUEST:,} at once: enqueue them in parts")
     try:
-        new = Inbox(Lake.open(settings.data_dir).storage).enqueue(ranges, _utc_now()) if ranges else 0
+        new = Inbox(_open_lake(settings).storage).enqueue(ranges, _utc_now()) if ranges else 0
     except OSError as problem:
         raise LakeError(f"the ids could not be stored: {(problem.strerror or 'input/output error').lower()}") from None
     print(f"{new:,} ids enqueued, {count - new:,} were waiting already: the next sweep of today reads them")
@@ -254,25 +265,40 @@ def _read_lines(name: str) -> list[str]:
 def _doctor(_: argparse.Namespace) -> int:
     settings = Settings.from_env()
     print("ok    settings are readable")
-    results = [*_examine_directory(settings), *_examine_api(settings)]
+    results = [*_examine_lake(settings), *_examine_api(settings)]
     for is_good, text in results:
         print(f"{'ok   ' if is_good else 'FAIL '} {text}")
     return 0 if all(is_good for is_good, _ in results) else 1
 
 
-def _examine_directory(settings: Settings) -> Iterator[tuple[bool, str]]:
+def _examine_lake(settings: Settings) -> Iterator[tuple[bool, str]]:
+    place = _name(settings)
     try:
-        lake = Lake.open(settings.data_dir)
-        lake.storage.replace("raw/.doctor", b"")
-        lake.storage.delete("raw/.doctor")
-    except (LakeError, OSError) as error:
-        text = str(error) if isinstance(error, LakeError) else f"cannot write below {settings.data_dir}"
-        yield False, f"{text}: give this user the directory, or set CALLS_DATA_DIR"
+        lake = _open_lake(settings)
+        lake.storage.replace(_DOCTOR_KEY, _DOCTOR_CONTENT)
+        is_read_back = lake.storage.read(_DOCTOR_KEY) == _DOCTOR_CONTENT
+        lake.storage.delete(_DOCTOR_KEY)
+    except LakeError as error:
+        yield False, f"{error}: give this user the right to use it, or set CALLS_DATA_DIR"
         return
-    yield True, f"data directory {settings.data_dir.resolve()} is writable"
+    except OSError as problem:
+        reason = f" ({problem.strerror})" if isinstance(settings.data_dir, str) else ""
+        yield False, f"cannot write below {place}{reason}: give this user the right to, or set CALLS_DATA_DIR"
+        return
+    yield is_read_back, f"{place} {'is writable' if is_read_back else 'gives other bytes than were written'}"
+    if isinstance(settings.data_dir, str):
+        word = "creates objects only where there are none" if lake.storage.is_create_only else "needs a single writer"
+        yield True, f"the store {word}; who may read raw/ and inbox/ is up to its policies"
+        return
     mode = stat.S_IMODE((settings.data_dir / "raw").stat().st_mode)
     advice = "" if mode == 0o700 else f": run chmod -R go= {settings.data_dir}/raw"
     yield mode == 0o700, f"raw records are {'private' if mode == 0o700 else 'readable by others'}{advice}"
+
+
+def _name(settings: Settings) -> str:
+    """Says what the lake is in, for people."""
+    place = settings.data_dir
+    return f"object store {place}" if isinstance(place, str) else f"data directory {place.resolve()}"
 
 
 def _examine_api(settings: Settings) -> Iterator[tuple[bool, str]]:
@@ -320,10 +346,32 @@ def _examine_clock(url: str) -> Iterator[tuple[bool, str]]:
     yield is_good, f"the clock differs by {abs(skew.total_seconds()):.0f} s from the API's{advice}"
 
 
+def _copy_lake(arguments: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    source, target = parse_location("FROM", arguments.source), parse_location("TO", arguments.target)
+    if source == target:
+        raise _UsageError("FROM and TO are the same place")
+    try:
+        report = copy_lake(
+            open_storage(source, is_writable=False),
+            open_storage(target, is_single_writer=settings.is_single_writer),
+            log=print,
+        )
+    except OSError as problem:
+        raise LakeError(
+            f"the copy broke off: {(problem.strerror or 'input/output error').lower()}; go on with the same command"
+        ) from None
+    for key in report.damaged:
+        print(f"{key} was damaged before, and is copied as it is", file=sys.stderr)
+    print(f"{report.files:,} files, {report.size:,} bytes: {report.copied:,} files, {report.copied_size:,} bytes sent")
+    print(f"now set CALLS_DATA_DIR={target}, run calls-assets verify, and materialize catalog, which names its files")
+    return 1 if report.damaged else 0
+
+
 def _summary(arguments: argparse.Namespace) -> int:
     settings = Settings.from_env()
     days = _read_days(arguments, settings)
-    lake = Lake.open(settings.data_dir, on_corrupt=_warn_corrupt)
+    lake = _open_lake(settings, _warn_corrupt)
     names = ["calls", *(name for name in DAILY_TABLES if name != "calls")]
     lines = [["day", *names, "ids", "missing", "unaccounted"]]
     calls = 0

@@ -14,14 +14,14 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import partial
-from pathlib import Path
+from os import fspath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 import pyarrow as pa
 
-from calls_assets.lake import DATASETS, Lake, LakeError, LocalStorage
-from calls_assets.settings import Settings
+from calls_assets.lake import DATASETS, Lake, LakeError, open_storage
+from calls_assets.settings import Location, Settings, parse_location
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -67,14 +67,14 @@ def read_table(
         end: Last day, included; to the last stored day when None.
         columns: The columns, in this order; when None all of them, for daily tables with `call_date` as the last.
         format: `pandas` (Arrow-backed types), `pyarrow` (a table), or `polars` where that is installed.
-        data_dir: The lake's directory; `CALLS_DATA_DIR` when None.
+        data_dir: The lake's directory, or its address such as `s3://bucket/prefix`; `CALLS_DATA_DIR` when None.
 
     Returns:
         The rows by day, each day in the order of its file; no rows but all columns and types when no day is stored.
 
     Raises:
         ValueError: There is no such table, column, format or day.
-        LakeError: The directory has no lake, or a file is damaged.
+        LakeError: There is no lake, it cannot be reached, or a file is damaged.
         ImportError: polars is asked for and not installed.
     """
     _check(format, ("pandas", "pyarrow", "polars"), "format")
@@ -84,7 +84,7 @@ def read_table(
     for column in columns or ():
         _check(column, schema.names, f"column of {name}")
     chosen = pa.schema([schema.field(column) for column in (schema.names if columns is None else columns)])
-    lake = _open(Path(data_dir) if data_dir is not None else Settings.from_env().data_dir)
+    lake = _open(parse_location("data_dir", fspath(data_dir)) if data_dir is not None else Settings.from_env().data_dir)
     if table.is_daily:
         first, last = _to_day(start, date.min), _to_day(end, date.max)
         days: list[date | None] = [day for day in lake.table_days(name) if first <= day <= last]
@@ -103,10 +103,11 @@ def read_table(
     return rows.to_pandas(types_mapper=pd.ArrowDtype)
 
 
-def _open(directory: Path) -> Lake:
-    if not directory.is_dir():
-        raise LakeError(f"there is no lake in {directory}: name its directory in data_dir or CALLS_DATA_DIR")
-    return Lake(LocalStorage(directory, is_writable=False))
+def _open(location: Location) -> Lake:
+    lake = Lake(open_storage(location, is_writable=False))
+    if not lake.has_files():
+        raise LakeError(f"there is no lake in {location}: name its directory or address in data_dir or CALLS_DATA_DIR")
+    return lake
 
 
 def _read_file(lake: Lake, name: str, day: date | None, *, columns: Sequence[str]) -> pa.Table:

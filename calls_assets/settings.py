@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +23,10 @@ from dotenv import load_dotenv
 _AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
 _FALSE_WORDS = frozenset({"off", "false", "no", "0"})
+_STORE_SCHEMES = ("s3", "gs", "az")
+
+Location: TypeAlias = Path | str
+"""Where a lake is: a directory, or the address of an object store such as `s3://bucket/prefix`."""
 
 
 def load_environment() -> None:
@@ -38,7 +43,7 @@ class Settings:
     """All settings of one deployment (one account of the vendor).
 
     Attributes:
-        data_dir: Directory of the lake.
+        data_dir: Directory of the lake, or its address in an object store.
         timezone: Zone whose midnight separates the days.
         start_date: First day of the partition set.
         api_base_url: Base of `{base}/calls/{id}`, without a trailing slash; None when not configured.
@@ -53,6 +58,7 @@ class Settings:
         id_scan: Whether ids are dense, so that days can be located and the frontier probed.
         poll_seconds: How often the sensor looks for new ids.
         has_relative_catalog: Whether the catalogue names files by their path below the data directory.
+        is_single_writer: The user's word that one process at a time writes to the lake.
         webhook_secrets: Any of these lets a delivery of the webhook in; several while they are rotated.
         webhook_signing_key: Key of the signature that a delivery must carry; None for no signatures.
         alert_url: Where failed runs and checks are posted; None for nowhere. It may hold a secret.
@@ -60,7 +66,7 @@ class Settings:
         ui_url: Where people reach Dagster's web server, without a trailing slash: for links in alerts.
     """
 
-    data_dir: Path = Path("data")
+    data_dir: Location = Path("data")
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     start_date: date
     api_base_url: str | None = None
@@ -75,6 +81,7 @@ class Settings:
     id_scan: bool = True
     poll_seconds: int = 30
     has_relative_catalog: bool = False
+    is_single_writer: bool = False
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     webhook_signing_key: str | None = field(default=None, repr=False)
     alert_url: str | None = field(default=None, repr=False)
@@ -99,8 +106,12 @@ class Settings:
             raise SettingsError(
                 "CALLS_API_TOKEN holds a blank or a character that no HTTP header may carry: copy it again"
             )
+        data_dir = parse_location("CALLS_DATA_DIR", values.get("CALLS_DATA_DIR", "data"))
+        has_relative_catalog = _parse_catalog_paths(values.get("CALLS_CATALOG_PATHS", "absolute"))
+        if has_relative_catalog and isinstance(data_dir, str):
+            raise SettingsError("CALLS_CATALOG_PATHS=relative needs a CALLS_DATA_DIR that is a directory")
         return cls(
-            data_dir=Path(values.get("CALLS_DATA_DIR", "data")).expanduser(),
+            data_dir=data_dir,
             timezone=_parse_zone(values.get("CALLS_TIMEZONE", "UTC")),
             start_date=_parse_date(values.get("CALLS_START_DATE", "2024-01-01")),
             api_base_url=_parse_base_url(values.get("CALLS_API_BASE_URL")),
@@ -112,9 +123,10 @@ class Settings:
             timeout_seconds=_parse_number(values, "CALLS_API_TIMEOUT_SECONDS", 30.0, 0.1, 600.0),
             max_attempts=_parse_whole(values, "CALLS_API_MAX_ATTEMPTS", 5, 1, 20),
             backfill_days_per_run=_parse_whole(values, "CALLS_BACKFILL_DAYS_PER_RUN", 7, 0, 10_000),
-            id_scan=_parse_switch(values.get("CALLS_ID_SCAN", "on")),
+            id_scan=_parse_switch(values, "CALLS_ID_SCAN", "on"),
             poll_seconds=_parse_whole(values, "CALLS_POLL_SECONDS", 30, 5, 86_400),
-            has_relative_catalog=_parse_catalog_paths(values.get("CALLS_CATALOG_PATHS", "absolute")),
+            has_relative_catalog=has_relative_catalog,
+            is_single_writer=_parse_switch(values, "CALLS_SINGLE_WRITER", "off"),
             webhook_secrets=tuple(
                 _parse_secret("CALLS_WEBHOOK_SECRET", text)
                 for text in values.get("CALLS_WEBHOOK_SECRET", "").split(",")
@@ -137,6 +149,32 @@ class Settings:
         if self.api_token is not None and self.api_token_file is not None:
             return "CALLS_API_TOKEN and CALLS_API_TOKEN_FILE are both set: keep one"
         return None
+
+
+def parse_location(name: str, text: str) -> Location:
+    """Reads a directory, or the address of an object store.
+
+    Args:
+        name: What the user calls it.
+        text: What the user gave; never repeated when it looks like an address, because of what may be in it.
+
+    Raises:
+        SettingsError: It is an address that no lake can be in.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return Path(text).expanduser()
+    advice = "write it as s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+    if scheme not in _STORE_SCHEMES:
+        raise SettingsError(f"{name} is an address of a kind that is not known: {advice}")
+    parts = rest.rstrip("/").split("/")
+    # No characters that mean something in patterns, in URLs, or, as the @ before a host, credentials.
+    if not all(re.fullmatch(r"[A-Za-z0-9_.=-]+", part) and part.strip(".") for part in parts):
+        raise SettingsError(
+            f"{name} may have letters, digits and _.=- between its slashes, and no credentials, which come from the "
+            f"environment: {advice}"
+        )
+    return f"{scheme}://{'/'.join(parts)}"
 
 
 def _parse_zone(text: str) -> ZoneInfo:
@@ -235,10 +273,11 @@ def _parse_secret(name: str, text: str) -> str:
     return text.strip()
 
 
-def _parse_switch(text: str) -> bool:
+def _parse_switch(values: Mapping[str, str], name: str, default: str) -> bool:
+    text = values.get(name, default)
     word = text.lower()
     if word in _TRUE_WORDS:
         return True
     if word in _FALSE_WORDS:
         return False
-    raise SettingsError(f"CALLS_ID_SCAN={text!r} is neither on nor off")
+    raise SettingsError(f"{name}={text!r} is neither on nor off")

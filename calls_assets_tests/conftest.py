@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 from pytest import TerminalReporter  # noqa: PT013 - for the annotation
 
+from calls_assets.lake import object_storage
+from calls_assets.settings import Location
 from calls_assets_tests.faults.counts import LINES
 from calls_assets_tests.lakes import FinishedLake, make_lake
+from calls_assets_tests.stores import BUCKET, StoreProxy, serve_proxy, serve_store
 
 # How fast examples are made says something about the machine, not about the tests.
 settings.register_profile("calls-assets", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,3 +31,36 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     """Prints the harnesses' counts, seeds included, captured or not."""
     for line in LINES:
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def store_url() -> Iterator[str]:
+    """Gives the address of an S3 server."""
+    with serve_store() as url:
+        yield url
+
+
+@pytest.fixture
+def store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreProxy]:
+    """Gives the proxy before the S3 server; the environment names it, and repeated attempts follow at once."""
+    monkeypatch.setattr(object_storage, "_FIRST_PAUSE_SECONDS", 0.001)
+    with serve_proxy(store_url) as proxy:
+        for name, text in proxy.environment().items():
+            monkeypatch.setenv(name, text)
+        yield proxy
+
+
+@pytest.fixture
+def address(store: StoreProxy) -> str:
+    """Gives the address of an empty place in the store."""
+    assert store.count() == 0
+    return f"s3://{BUCKET}/{secrets.token_hex(6)}/lake"
+
+
+@pytest.fixture(params=["directory", "object store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """Gives an empty place for a lake: a directory, and once more one in an object store."""
+    if request.param == "directory":
+        return tmp_path
+    found: str = request.getfixturevalue("address")
+    return found

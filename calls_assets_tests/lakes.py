@@ -16,6 +16,7 @@ from calls_assets.derive import publish_agents, publish_day
 from calls_assets.lake import TABLES, Lake, Read
 from calls_assets.lake.catalog import write_catalog
 from calls_assets.marts import publish_marts
+from calls_assets.settings import Settings
 from calls_assets.simulator import Account, Vendor
 
 ZONE = ZoneInfo("Africa/Casablanca")
@@ -38,6 +39,12 @@ _MAY_BE_UNTOLD = (
     "answered_agent_id",
     "recording_count",
 )
+
+
+def root_of(settings: Settings) -> Path:
+    """Gives the directory of a lake that is in one."""
+    assert isinstance(settings.data_dir, Path)
+    return settings.data_dir
 
 
 @dataclass(frozen=True)

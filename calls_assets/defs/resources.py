@@ -69,8 +69,9 @@ class LakeStore:
             on_corrupt: Told of damaged raw files, which are left out; None lets reading them fail.
 
         Raises:
-            LakeError: The directory cannot be used, or has days of another zone.
+            LakeError: It cannot be used, or has days of another zone.
         """
-        lake = Lake.open(self.settings.data_dir, on_corrupt=on_corrupt)
-        lake.bind(self.settings.timezone.key)
+        settings = self.settings
+        lake = Lake.open(settings.data_dir, on_corrupt=on_corrupt, is_single_writer=settings.is_single_writer)
+        lake.bind(settings.timezone.key)
         return lake

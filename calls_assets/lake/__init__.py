@@ -2,6 +2,7 @@
 
 from calls_assets.lake.errors import CorruptFileError, LakeError
 from calls_assets.lake.lake import SOURCE_KEY, TABLES_PREFIX, Lake, Published, RawDay, Segment
+from calls_assets.lake.location import open_storage
 from calls_assets.lake.mart_schemas import DATASETS, MARTS
 from calls_assets.lake.raw import Read
 from calls_assets.lake.schemas import CALL_EVENTS, CALL_RECORDS, DAILY_TABLES, TABLES, Table, describe
@@ -30,5 +31,6 @@ __all__ = [
     "StoredFile",
     "Table",
     "describe",
+    "open_storage",
     "verify",
 ]

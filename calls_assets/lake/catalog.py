@@ -3,16 +3,24 @@
 What belongs here: the views and their comments. What stays out: data. The file holds no rows: views read the lake's
 Parquet files when they are queried, and only those of the days asked for. It is made apart and put in place in one
 step, so that tools may have it open (read-only) all the time.
+
+DuckDB looks at files when it makes a view. For a lake in an object store it is shown samples instead: empty files with
+the columns of each table's newest day. So neither an extension for the store nor a look at every day is needed.
 """
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from calls_assets.lake.errors import LakeError
 from calls_assets.lake.lake import Lake
@@ -54,13 +62,27 @@ _ENRICHED_COLUMNS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How views name the lake's files, and how DuckDB gets to see them while the views are made.
+
+    Attributes:
+        locate: From the path in the lake to the one in the view.
+        samples: Empty files to be shown instead of the lake's; None shows the lake's.
+    """
+
+    locate: Callable[[str], str]
+    samples: Any = None
+
+
 def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
     """Writes the catalogue for the files that are there now.
 
     Args:
-        lake: A lake in a local directory.
+        lake: The lake.
         relative: Name files by their path below the data directory, for lakes that are seen under different paths;
             tools then have to run in that directory, or `SET file_search_path`. Else absolute paths are written.
+            Files in an object store are always named by their addresses.
 
     Returns:
         The names of its views.
@@ -68,17 +90,14 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
     Raises:
         LakeError: A file in the lake is damaged, or the catalogue cannot be written.
     """
-    if not isinstance(lake.storage, LocalStorage):
-        raise LakeError("a catalogue needs a lake in a local directory")
-    root = lake.storage.root.resolve()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / CATALOG_KEY
         try:
             with duckdb.connect() as connection:
-                connection.execute("SET file_search_path = ?", [str(root)])
+                place = _prepare(lake, connection, relative=relative)
                 connection.execute(f"ATTACH {_quote(str(path))} AS catalog (STORAGE_VERSION '{_OLDEST_READER}')")
                 connection.execute("USE catalog")
-                names = [_create(connection, *view) for view in _views(lake, connection, None if relative else root)]
+                names = [_create(connection, *view) for view in _views(lake, connection, place)]
                 connection.execute("USE memory")
                 connection.execute("DETACH catalog")
             lake.storage.replace(CATALOG_KEY, path.read_bytes())
@@ -88,12 +107,50 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
     return names
 
 
+def _prepare(lake: Lake, connection: duckdb.DuckDBPyConnection, *, relative: bool) -> _Place:
+    storage = lake.storage
+    if isinstance(storage, LocalStorage):
+        root = storage.root.resolve()
+        connection.execute("SET file_search_path = ?", [str(root)])
+        return _Place(str if relative else lambda pattern: f"{_escape(root)}/{pattern}")
+    samples = _make_samples(storage.locate("").partition("://")[0])
+    connection.register_filesystem(samples)
+    return _Place(storage.locate, samples)
+
+
+def _make_samples(protocol: str) -> Any:  # noqa: ANN401 - fsspec ships no types
+    """Makes a file system of files that are added under patterns; each is all that its pattern finds."""
+    from fsspec.spec import AbstractFileSystem  # noqa: PLC0415 - only lakes in an object store need it
+
+    class Samples(AbstractFileSystem):  # type: ignore[misc] # fsspec ships no types
+        cachable = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.files: dict[str, bytes] = {}
+
+        def glob(self, path: str, **_: object) -> list[str]:
+            return [path.replace("*", "2000-01-01")]
+
+        def open(self, path: str, *_: object, **__: object) -> io.BytesIO:
+            return io.BytesIO(self.files[path])
+
+        def info(self, path: str, **_: object) -> dict[str, object]:
+            return {"name": path, "size": len(self.files[path]), "type": "file"}
+
+        def modified(self, _path: str) -> datetime:
+            return datetime(2000, 1, 1, tzinfo=UTC)
+
+    Samples.protocol = protocol
+    return Samples()
+
+
 def _views(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, root: Path | None
+    lake: Lake, connection: duckdb.DuckDBPyConnection, place: _Place
 ) -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Yields name, query, comment and column comments of each view, those it is made of before it."""
     for name, table in DATASETS.items():
-        yield name, _select(lake, connection, table, root), table.description, _comments(table)
+        yield name, _select(lake, connection, table, place), table.description, _comments(table)
     enriched = {**_comments(DATASETS["calls"]), **_ENRICHED_COLUMNS}
     yield "calls_enriched", _CALLS_ENRICHED, "One row per call, with names and times ready for reports.", enriched
     yield (
@@ -104,7 +161,7 @@ def _views(
     )
 
 
-def _select(lake: Lake, connection: duckdb.DuckDBPyConnection, table: Table, root: Path | None) -> str:
+def _select(lake: Lake, connection: duckdb.DuckDBPyConnection, table: Table, place: _Place) -> str:
     """Reads a table's files; a column that none of them has yet is NULL."""
     connection.register("template", table.schema.empty_table())
     types = {name: type_ for name, type_, *_ in connection.execute("DESCRIBE template").fetchall()}
@@ -112,15 +169,26 @@ def _select(lake: Lake, connection: duckdb.DuckDBPyConnection, table: Table, roo
     if table.is_daily:
         types["call_date"] = "DATE"
     source, held = "", set()
-    if lake.table_days(table.name) if table.is_daily else lake.list_files(f"{table.tree}/{table.name}/"):
+    days = lake.table_days(table.name) if table.is_daily else []
+    if days or (not table.is_daily and lake.list_files(f"{table.tree}/{table.name}/")):
         pattern = f"{table.tree}/{table.name}/{'call_date=*/' if table.is_daily else ''}{table.name}.parquet"
+        if place.samples is not None:
+            _add_sample(place, pattern, lake.read_table(table.name, days[-1] if days else None))
         # By name: files made before a column was added do not have it.
         options = "union_by_name = true, hive_partitioning = true, hive_types = {'call_date': DATE}"
-        place = pattern if root is None else f"{_escape(root)}/{pattern}"
-        source = f"FROM read_parquet({_quote(place)}, {options if table.is_daily else 'union_by_name = true'})"
+        options = options if table.is_daily else "union_by_name = true"
+        source = f"FROM read_parquet({_quote(place.locate(pattern))}, {options})"
         held = {name for name, *_ in connection.execute(f"DESCRIBE {source}").fetchall()}
     columns = (name if name in held else f"NULL::{type_} AS {name}" for name, type_ in types.items())
     return f"SELECT {', '.join(columns)} {source or 'WHERE false'}"
+
+
+def _add_sample(place: _Place, pattern: str, rows: pa.Table) -> None:
+    address = place.locate(pattern)
+    sink = io.BytesIO()
+    pq.write_table(rows.schema.empty_table(), sink)
+    for path in place.samples.glob(address):
+        place.samples.files[path] = sink.getvalue()
 
 
 def _sum_intervals() -> str:

@@ -20,7 +20,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,12 @@ import uuid6
 
 from calls_assets.lake import parquet
 from calls_assets.lake.errors import CorruptFileError, LakeError
+from calls_assets.lake.location import open_storage
 from calls_assets.lake.mart_schemas import DATASETS
 from calls_assets.lake.raw import Read, merge_events, merge_rows, reads_to_rows, rows_to_newest, rows_to_versions
 from calls_assets.lake.schemas import CALL_EVENTS, CALL_RECORDS, INDEX, INSTANT
-from calls_assets.lake.storage import LocalStorage, Storage, StoredFile
+from calls_assets.lake.storage import Storage, StoredFile
+from calls_assets.settings import Location
 
 RAW_PREFIX = "raw/call_records/"
 EVENTS_PREFIX = "raw/call_events/"
@@ -124,15 +125,26 @@ class Lake:
         self._on_corrupt = on_corrupt or _raise_corrupt
 
     @classmethod
-    def open(cls, data_dir: Path, *, on_corrupt: Callable[[CorruptFileError], None] | None = None) -> Lake:
-        """Opens the lake in a directory, which is created when missing, and removes what dead writers left.
+    def open(
+        cls,
+        location: Location,
+        *,
+        on_corrupt: Callable[[CorruptFileError], None] | None = None,
+        is_single_writer: bool = False,
+    ) -> Lake:
+        """Opens the lake for writing.
+
+        Args:
+            location: A directory, which is created when missing and cleared of what dead writers left, or an address
+                such as `s3://bucket/prefix`.
+            on_corrupt: As for the class.
+            is_single_writer: The user's word that one process at a time writes (`location.open_storage`).
 
         Raises:
-            LakeError: The directory cannot be used.
+            LakeError: It cannot be used.
         """
-        with _explained(f"use the data directory {data_dir}"):
-            storage = LocalStorage(data_dir)
-            storage.clean_temporary()
+        with _explained(f"use the {'object store' if isinstance(location, str) else 'data directory'} {location}"):
+            storage = open_storage(location, is_single_writer=is_single_writer)
         return cls(storage, on_corrupt=on_corrupt)
 
     def bind(self, timezone: str, base_url: str | None = None) -> None:
@@ -182,6 +194,15 @@ class Lake:
                 f"this lake was filled from {source} and is now asked to be filled from {base_url}: "
                 "set CALLS_API_BASE_URL back, or CALLS_DATA_DIR to a new directory"
             )
+
+    def has_files(self) -> bool:
+        """Tells whether there is anything where the lake should be.
+
+        Raises:
+            LakeError: It cannot be looked at.
+        """
+        with _explained("look into the lake"):
+            return self.storage.has_files()
 
     def list_files(self, prefix: str) -> list[StoredFile]:
         """Lists the files below a prefix that ends with `/`.

@@ -1,6 +1,7 @@
 """Storage: the few verbs through which everything in the lake is read and written.
 
-What belongs here: the interface, its promises, and the local directory. What stays out: what the files mean.
+What belongs here: the interface, its promises, and the local directory. What stays out: what the files mean, and the
+object stores (`object_storage`).
 The promises are those that a directory and an object store can both keep: a file appears whole or not at all, is
 durable when the verb returns, and a listing after it shows it. No locks, no appends, no rename by the caller.
 """
@@ -36,10 +37,16 @@ class StoredFile(NamedTuple):
 
 
 class Storage(Protocol):
-    """A store of immutable files under keys such as `raw/call_records/call_date=2025-01-31/x.parquet`."""
+    """A store of immutable files under keys such as `raw/call_records/call_date=2025-01-31/x.parquet`.
+
+    Attributes:
+        is_create_only: Whether `put_new` holds against other writers too; else there may be only one.
+    """
+
+    is_create_only: bool
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """Lists every file below a prefix that ends with `/`, in the order of keys; empty when there is none."""
+        """Lists every file below a prefix, in the order of keys; it ends with `/`, or is empty for everything."""
 
     def read(self, key: str) -> bytes:
         """Gives a file's content; raises FileNotFoundError."""
@@ -53,6 +60,12 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Removes a file; one that is gone already is fine."""
 
+    def locate(self, key: str) -> str:
+        """Gives the path or address under which other programs find a file."""
+
+    def has_files(self) -> bool:
+        """Tells whether there is a lake, or anything else, at all."""
+
 
 class LocalStorage:
     """A directory of the local file system.
@@ -64,6 +77,8 @@ class LocalStorage:
         root: The directory; created when missing.
         is_writable: False for readers, who may have no right to write: nothing is created.
     """
+
+    is_create_only = True
 
     def __init__(self, root: Path, *, is_writable: bool = True) -> None:
         self.root = root
@@ -91,13 +106,13 @@ class LocalStorage:
             yield from found
             for entry in entries:
                 if entry.is_dir():
-                    yield from self._walk(f"{relative}/{entry.name}")
+                    yield from self._walk(_join(relative, entry.name))
             return
 
     @staticmethod
     def _look_at(directory: str, entry: os.DirEntry[str]) -> StoredFile:
         status = entry.stat(follow_symlinks=False)
-        return StoredFile(f"{directory}/{entry.name}", status.st_size, f"{status.st_ino}-{status.st_mtime_ns}")
+        return StoredFile(_join(directory, entry.name), status.st_size, f"{status.st_ino}-{status.st_mtime_ns}")
 
     def read(self, key: str) -> bytes:
         """Gives a file's content."""
@@ -127,6 +142,14 @@ class LocalStorage:
     def delete(self, key: str) -> None:
         """Removes a file."""
         (self.root / key).unlink(missing_ok=True)
+
+    def locate(self, key: str) -> str:
+        """Gives the absolute path of a file."""
+        return str(self.root.resolve() / key)
+
+    def has_files(self) -> bool:
+        """Tells whether the directory is there, be it empty."""
+        return self.root.is_dir()
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes | memoryview) -> Iterator[Path]:
@@ -196,6 +219,10 @@ class LocalStorage:
             finally:
                 os.close(descriptor)
         return removed
+
+
+def _join(directory: str, name: str) -> str:
+    return f"{directory}/{name}" if directory else name
 
 
 def _read_umask() -> int:

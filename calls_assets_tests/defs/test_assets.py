@@ -19,6 +19,7 @@ from calls_assets.settings import Settings
 from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
 from calls_assets_tests.e2e.running import TOKEN, read_rows
+from calls_assets_tests.lakes import root_of
 
 MONDAY = date(2025, 6, 2)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
@@ -56,7 +57,7 @@ def settings(tmp_path: Path, script: ScriptedVendor) -> Iterator[Settings]:
 
 def shown_calls(settings: Settings, day: date) -> list[int]:
     """Lists the ids that the calls table of a day shows."""
-    return [row["call_id"] for row in read_rows(settings.data_dir, "calls", day)]
+    return [row["call_id"] for row in read_rows(root_of(settings), "calls", day)]
 
 
 def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -76,8 +77,8 @@ def test_a_range_run_reports_each_day_on_its_own(settings: Settings, instance: d
     for day in DAYS:
         assert len(shown_calls(settings, day)) == CALLS
     assert ran.metadata["daily_report", TUESDAY.isoformat()]["calls"] == CALLS
-    assert "<html" in (settings.data_dir / "reports/latest.html").read_text()
-    with duckdb.connect(str(settings.data_dir / "catalog.duckdb"), read_only=True) as connection:
+    assert "<html" in (root_of(settings) / "reports/latest.html").read_text()
+    with duckdb.connect(str(root_of(settings) / "catalog.duckdb"), read_only=True) as connection:
         (total,) = connection.execute("SELECT sum(calls) FROM service_intervals").fetchall()
     assert total == (len(DAYS) * CALLS,)
 
@@ -180,7 +181,7 @@ def test_a_call_that_moves_is_shown_in_one_day(
     assert ("service_intervals", WEDNESDAY.isoformat()) in ran.materialized
     assert 105 not in shown_calls(settings, MONDAY)
     assert 105 in shown_calls(settings, WEDNESDAY)
-    changes = read_rows(settings.data_dir, "call_changes", WEDNESDAY)
+    changes = read_rows(root_of(settings), "call_changes", WEDNESDAY)
     assert {(row["call_id"], row["field"]) for row in changes} == {(105, "started_at")}
 
 
@@ -196,7 +197,7 @@ def test_final_calls_are_asked_for_again_on_request_only(
     assert run(settings, instance, MONDAY, reread_final=True).success
     assert set(range(100, 100 + CALLS)) <= set(script.asked)
     assert set(script.asked.values()) == {1}
-    (row,) = (row for row in read_rows(settings.data_dir, "calls", MONDAY) if row["call_id"] == 105)
+    (row,) = (row for row in read_rows(root_of(settings), "calls", MONDAY) if row["call_id"] == 105)
     assert (row["tags"], row["read_count"]) == (["corrected"], 2)
 
 
@@ -207,7 +208,7 @@ def test_a_damaged_raw_file_is_named_asked_for_again_and_set_aside(
     assert run(settings, instance, MONDAY, WEDNESDAY).success
     whole = shown_calls(settings, TUESDAY)
     (segment,) = Lake.open(settings.data_dir).segments(TUESDAY)
-    path = settings.data_dir / segment.key
+    path = root_of(settings) / segment.key
     damaged = damage(settings, segment.key)
     script.asked.clear()
     ran = run(settings, instance, MONDAY, WEDNESDAY)
@@ -223,16 +224,16 @@ def test_a_damaged_raw_file_is_named_asked_for_again_and_set_aside(
 def test_a_rebuild_needs_no_api(settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor) -> None:
     """Tables deleted by accident come back from raw, with the same rows; unchanged ones keep their files."""
     assert run(settings, instance, MONDAY, WEDNESDAY).success
-    before = {day: read_rows(settings.data_dir, "calls", day) for day in DAYS}
-    kept = (settings.data_dir / f"tables/call_agents/call_date={MONDAY}/call_agents.parquet").stat()
+    before = {day: read_rows(root_of(settings), "calls", day) for day in DAYS}
+    kept = (root_of(settings) / f"tables/call_agents/call_date={MONDAY}/call_agents.parquet").stat()
     for day in DAYS:
-        (settings.data_dir / f"tables/calls/call_date={day}/calls.parquet").unlink()
+        (root_of(settings) / f"tables/calls/call_date={day}/calls.parquet").unlink()
     script.asked.clear()
     ran = run(replace(settings, api_base_url=None, api_token=None), instance, MONDAY, WEDNESDAY, job_name="rebuild_job")
     assert ran.success
-    assert {day: read_rows(settings.data_dir, "calls", day) for day in DAYS} == before
+    assert {day: read_rows(root_of(settings), "calls", day) for day in DAYS} == before
     assert not script.asked
-    assert (settings.data_dir / f"tables/call_agents/call_date={MONDAY}/call_agents.parquet").stat() == kept
+    assert (root_of(settings) / f"tables/call_agents/call_date={MONDAY}/call_agents.parquet").stat() == kept
 
 
 def test_a_day_without_calls_has_empty_tables(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -256,7 +257,7 @@ def test_a_quarantined_answer_is_counted_and_left_out(
 
 def damage(settings: Settings, key: str) -> bytes:
     """Flips a byte in the middle of a file; gives what is there now."""
-    path = settings.data_dir / key
+    path = root_of(settings) / key
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     path.write_bytes(damaged)
@@ -269,7 +270,7 @@ def test_a_rebuild_over_a_damaged_raw_file_keeps_the_tables(settings: Settings, 
     (segment,) = Lake.open(settings.data_dir).segments(TUESDAY)
     damage(settings, segment.key)
     for day in DAYS:
-        (settings.data_dir / f"tables/call_tags/call_date={day}/call_tags.parquet").unlink()
+        (root_of(settings) / f"tables/call_tags/call_date={day}/call_tags.parquet").unlink()
     ran = run(settings, instance, MONDAY, WEDNESDAY, job_name="rebuild_job")
     assert not ran.success
     assert segment.key in ran.failure
@@ -302,7 +303,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_changes_nothing(
 ) -> None:
     """What is stored stays readable; with room again the next run completes the day."""
     assert run(settings, instance, MONDAY).success
-    before = {path: path.read_bytes() for path in settings.data_dir.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in root_of(settings).rglob("*") if path.is_file()}
 
     def refuse(_descriptor: int, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -313,7 +314,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_changes_nothing(
     assert not ran.success
     assert "no space left on device" in ran.failure
     assert "\n" not in ran.failure
-    assert {path: path.read_bytes() for path in settings.data_dir.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in root_of(settings).rglob("*") if path.is_file()} == before
     assert run(settings, instance, WEDNESDAY).success
     assert len(shown_calls(settings, WEDNESDAY)) == CALLS
 

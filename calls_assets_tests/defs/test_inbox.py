@@ -19,6 +19,7 @@ from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
 from calls_assets_tests.defs.test_sensors import tick
 from calls_assets_tests.e2e.running import TOKEN, read_rows
+from calls_assets_tests.lakes import root_of
 
 NOW = datetime.now(UTC)
 TODAY = NOW.date()
@@ -65,7 +66,7 @@ def delivery(id_: int, *, start: datetime | None = NOON, **fields: object) -> by
 
 def row_of(settings: Settings, id_: int, day: date = YESTERDAY) -> dict[str, Any]:
     """Gives the row of a call."""
-    (row,) = (row for row in read_rows(settings.data_dir, "calls", day) if row["call_id"] == id_)
+    (row,) = (row for row in read_rows(root_of(settings), "calls", day) if row["call_id"] == id_)
     return row
 
 
@@ -138,7 +139,7 @@ def test_a_call_that_never_comes_is_given_up(
     assert script.asked[700] == 1
     assert inbox.files() == []
     assert len(Lake.open(settings.data_dir).read_events(YESTERDAY)) == 1
-    assert [row["call_id"] for row in read_rows(settings.data_dir, "calls", YESTERDAY)] == []
+    assert [row["call_id"] for row in read_rows(root_of(settings), "calls", YESTERDAY)] == []
 
 
 def test_a_delivery_without_a_start_lands_where_its_call_belongs(
@@ -168,7 +169,7 @@ def test_an_event_follows_a_call_that_moves(
     assert run(settings, instance, YESTERDAY, reread_final=True).success
     assert run(settings, instance, moved).success
     assert row_of(settings, 105, moved)["waiting_seconds"] == 18
-    assert 105 not in {row["call_id"] for row in read_rows(settings.data_dir, "calls", YESTERDAY)}
+    assert 105 not in {row["call_id"] for row in read_rows(root_of(settings), "calls", YESTERDAY)}
 
 
 def test_a_run_that_fails_leaves_the_inbox_as_it_is(
@@ -196,7 +197,7 @@ def test_named_ids_are_read_and_land_in_their_days(
     assert tick(settings, instance, "call_inbox") == [TODAY.isoformat()]
     assert run(settings, instance, TODAY).success
     assert set(script.asked) == {103, 104, 105, 106, 900, 901}
-    assert {row["call_id"] for row in read_rows(settings.data_dir, "calls", YESTERDAY)} == {103, 104, 105, 106}
+    assert {row["call_id"] for row in read_rows(root_of(settings), "calls", YESTERDAY)} == {103, 104, 105, 106}
     assert inbox.files() == []
 
 
@@ -209,7 +210,7 @@ def test_deliveries_and_search_work_together(
     ran = run(searched, instance, YESTERDAY)
     assert ran.success
     assert not ran.failed_checks
-    assert len(read_rows(settings.data_dir, "calls", YESTERDAY)) == 20
+    assert len(read_rows(root_of(settings), "calls", YESTERDAY)) == 20
     assert row_of(settings, 119)["waiting_seconds"] == 18
     assert script.asked[119] == 1
 

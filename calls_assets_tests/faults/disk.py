@@ -122,6 +122,8 @@ def _is_reachable(directory: str, directories: set[str]) -> bool:
 class MemoryStorage:
     """Storage in a dictionary, to look at a state with the lake's own eyes."""
 
+    is_create_only = True
+
     def __init__(self, files: dict[str, bytes]) -> None:
         self._files = files
         self._versions = itertools.count()
@@ -156,3 +158,11 @@ class MemoryStorage:
     def delete(self, key: str) -> None:
         """Removes a file."""
         self._files.pop(key, None)
+
+    def locate(self, key: str) -> str:
+        """Gives a name; no other program finds anything under it."""
+        return f"memory://{key}"
+
+    def has_files(self) -> bool:
+        """Tells whether there is anything."""
+        return bool(self._files)

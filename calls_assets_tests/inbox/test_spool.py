@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from calls_assets.api import ContractError
 from calls_assets.inbox import Inbox, is_due, join_ranges, parse_ids
 from calls_assets.inbox.spool import KEPT_REJECTED, subtract_ranges
-from calls_assets.lake import LocalStorage
+from calls_assets.lake import LocalStorage, open_storage
+from calls_assets.settings import Location
 
 NOW = datetime(2025, 6, 3, 12, 0, 0, 123456, tzinfo=UTC)
 BODY = json.dumps({"id": 77, "startedDate": "2025-06-02T23:30:00-04:00", "waitingTime": 18}).encode()
@@ -26,8 +27,20 @@ def inbox(tmp_path: Path) -> Inbox:
     return Inbox(LocalStorage(tmp_path))
 
 
-def test_a_delivery_is_kept_until_it_is_settled(inbox: Inbox, tmp_path: Path) -> None:
-    """Its name tells call, start and reception; only its owner can read it."""
+@pytest.fixture
+def any_inbox(place: Location) -> Inbox:
+    """Gives an empty inbox in each kind of storage."""
+    return Inbox(open_storage(place))
+
+
+def test_only_its_owner_can_read_a_delivery(inbox: Inbox, tmp_path: Path) -> None:
+    """It says what the vendor said about people."""
+    assert (tmp_path / inbox.put(BODY, NOW).key).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_delivery_is_kept_until_it_is_settled(any_inbox: Inbox) -> None:
+    """Its name tells call, start and reception."""
+    inbox = any_inbox
     put = inbox.put(BODY, NOW)
     (found,) = inbox.deliveries()
     assert found == put
@@ -35,16 +48,15 @@ def test_a_delivery_is_kept_until_it_is_settled(inbox: Inbox, tmp_path: Path) ->
     assert found.day(ZoneInfo("UTC")) == date(2025, 6, 3)
     assert found.day(ZoneInfo("America/New_York")) == date(2025, 6, 2)
     assert inbox.read(found) == BODY
-    assert (tmp_path / found.key).stat().st_mode & 0o777 == 0o600
     inbox.settle(found)
     assert inbox.deliveries() == []
 
 
-def test_equal_deliveries_are_two(inbox: Inbox) -> None:
+def test_equal_deliveries_are_two(any_inbox: Inbox) -> None:
     """Also within one microsecond: neither may overwrite the other."""
-    inbox.put(BODY, NOW)
-    inbox.put(BODY, NOW)
-    assert len(inbox.deliveries()) == 2
+    any_inbox.put(BODY, NOW)
+    any_inbox.put(BODY, NOW)
+    assert len(any_inbox.deliveries()) == 2
 
 
 def test_what_was_tried_in_vain_waits_ever_longer(inbox: Inbox) -> None:
@@ -61,11 +73,13 @@ def test_what_was_tried_in_vain_waits_ever_longer(inbox: Inbox) -> None:
     assert inbox.read(item) == BODY
 
 
-def test_a_postponement_that_was_interrupted_counts_once(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_postponement_that_was_interrupted_counts_once(place: Location) -> None:
     """The new name is there before the old one goes; a second run finds either."""
+    storage = open_storage(place)
+    inbox = Inbox(storage)
     item = inbox.put(BODY, NOW)
     inbox.postpone(item)
-    (tmp_path / item.key).write_bytes(BODY)
+    storage.put_new(item.key, BODY)
     inbox.postpone(item)
     assert [found.attempts for found in inbox.deliveries()] == [1]
 

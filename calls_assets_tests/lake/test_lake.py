@@ -1,4 +1,4 @@
-"""Tests of the lake over real files."""
+"""Tests of the lake over real files: in a directory, and most of them once more in an object store."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from calls_assets.lake import (
     LakeError,
     LocalStorage,
     Read,
+    Storage,
     parquet,
     verify,
 )
 from calls_assets.lake.dictionary import render_data_dictionary
+from calls_assets.settings import Location
 
 DAY = date(2025, 5, 20)
 NOON = datetime(2025, 5, 20, 12, tzinfo=UTC)
@@ -43,16 +45,16 @@ def agents_table(*ids: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TABLES["agents"].schema)
 
 
-def damage(path: Path) -> None:
+def damage(storage: Storage, key: str) -> None:
     """Flips one byte in the first data page."""
-    data = bytearray(path.read_bytes())
+    data = bytearray(storage.read(key))
     data[20] ^= 0xFF
-    path.write_bytes(data)
+    storage.replace(key, bytes(data))
 
 
-def test_landed_reads_are_read_back(tmp_path: Path) -> None:
+def test_landed_reads_are_read_back(place: Location) -> None:
     """A segment's name tells its ids; the day gives every read."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     segment = lake.land(DAY, [make_read(7), make_read(3, body=None)])
     assert (segment.lowest_id, segment.highest_id, segment.day) == (3, 7, DAY)
     assert lake.segments() == lake.segments(DAY) == [segment]
@@ -66,45 +68,45 @@ def test_landed_reads_are_read_back(tmp_path: Path) -> None:
     ]
 
 
-def test_a_day_without_raw_is_empty(tmp_path: Path) -> None:
+def test_a_day_without_raw_is_empty(place: Location) -> None:
     """Nothing stored is no error."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     assert lake.read_day(DAY).versions.num_rows == 0
     assert lake.read_index([DAY]).num_rows == lake.read_index([]).num_rows == 0
 
 
-def test_files_have_the_promised_format(tmp_path: Path) -> None:
+def test_files_have_the_promised_format(place: Location) -> None:
     """Compression zstd, page index, statistics, checksums, descriptions on every column."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     lake.write_table("agents", None, agents_table(1, 2))
-    file = pq.ParquetFile(tmp_path / "tables/agents/agents.parquet")
+    file = pq.ParquetFile(pa.BufferReader(lake.storage.read("tables/agents/agents.parquet")))
     column = file.metadata.row_group(0).column(0)
     assert (column.compression, column.has_column_index, column.has_offset_index) == ("ZSTD", True, True)
     assert (column.statistics.min, column.statistics.max) == (1, 2)
     assert file.schema_arrow.equals(TABLES["agents"].schema, check_metadata=False)
     assert all(field.metadata[b"description"] for field in file.schema_arrow)
-    damage(tmp_path / "tables/agents/agents.parquet")
+    damage(lake.storage, "tables/agents/agents.parquet")
     with pytest.raises(CorruptFileError, match=r"tables/agents/agents\.parquet is damaged"):
         lake.read_table("agents")
 
 
-def test_equal_rows_keep_the_file(tmp_path: Path) -> None:
+def test_equal_rows_keep_the_file(place: Location) -> None:
     """A day whose rows did not change keeps its file, also when another writer version wrote it."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     assert lake.write_table("agents", None, agents_table(1))
-    path = tmp_path / "tables/agents/agents.parquet"
-    before = path.stat()
+    key = "tables/agents/agents.parquet"
+    before = lake.list_files("tables/")
     assert not lake.write_table("agents", None, agents_table(1))
-    assert path.stat() == before
-    path.write_bytes(parquet.encode("tables/agents/agents.parquet", agents_table(1), compression="snappy"))
+    assert lake.list_files("tables/") == before
+    lake.storage.replace(key, parquet.encode(key, agents_table(1), compression="snappy"))
     assert not lake.write_table("agents", None, agents_table(1))
     assert lake.write_table("agents", None, agents_table(1, 2))
     assert lake.read_table("agents")["agent_id"].to_pylist() == [1, 2]
 
 
-def test_rows_that_break_the_schema_are_refused(tmp_path: Path) -> None:
+def test_rows_that_break_the_schema_are_refused(place: Location) -> None:
     """A NULL where none may be, and a missing column, leave the file as it was."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     lake.write_table("agents", None, agents_table(1))
     broken = agents_table(2).set_column(4, "first_seen_at", pa.array([None], pa.timestamp("us", "UTC")))
     with pytest.raises(LakeError, match="NULL in first_seen_at"):
@@ -123,9 +125,9 @@ def test_a_daily_table_needs_its_day(tmp_path: Path) -> None:
         lake.table_key("agents", DAY)
 
 
-def test_compaction_leaves_one_file_and_every_read(tmp_path: Path) -> None:
+def test_compaction_leaves_one_file_and_every_read(place: Location) -> None:
     """What is read stays the same, and a raw day read before is known to be out of date."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     for minute in range(3):
         lake.land(DAY, [make_read(1, minute), make_read(2 + minute, minute, b"{}")])
     before = lake.read_day(DAY)
@@ -157,17 +159,17 @@ def test_a_segment_that_goes_while_reading_is_no_loss(tmp_path: Path) -> None:
     assert Lake(Racing(tmp_path)).read_day(DAY).versions["call_id"].to_pylist() == [1, 2]
 
 
-def test_a_damaged_segment_is_named_and_the_others_used(tmp_path: Path) -> None:
+def test_a_damaged_segment_is_named_and_the_others_used(place: Location) -> None:
     """By default it is an error; with `on_corrupt` it is reported, and never compacted away."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     bad = lake.land(DAY, [make_read(1)])
     lake.land(DAY, [make_read(2)])
     lake.land(DAY, [make_read(3)])
-    damage(tmp_path / bad.key)
+    damage(lake.storage, bad.key)
     with pytest.raises(CorruptFileError, match=bad.key.replace(".", r"\.")):
         lake.read_day(DAY)
     seen: list[CorruptFileError] = []
-    tolerant = Lake.open(tmp_path, on_corrupt=seen.append)
+    tolerant = Lake.open(place, on_corrupt=seen.append)
     assert tolerant.read_day(DAY).versions["call_id"].to_pylist() == [2, 3]
     assert [error.key for error in seen] == [bad.key]
     assert tolerant.compact(DAY)
@@ -175,21 +177,21 @@ def test_a_damaged_segment_is_named_and_the_others_used(tmp_path: Path) -> None:
     assert [(f.key, "is damaged" in f.problem) for f in verify(lake)] == [(bad.key, True)]
     lake.set_aside(bad.key)
     assert verify(lake) == []
-    assert (tmp_path / (bad.key + ".damaged")).exists()
+    assert lake.storage.read(bad.key + ".damaged")
 
 
-def test_the_lake_refuses_another_source(tmp_path: Path) -> None:
+def test_the_lake_refuses_another_source(place: Location) -> None:
     """Two accounts in one lake would mix their ids."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     lake.bind("UTC", "https://api.example.com/v2")
     lake.bind("UTC", "https://api.example.com/v2")
     with pytest.raises(LakeError, match=r"filled from https://api\.example\.com/v2"):
-        Lake.open(tmp_path).bind("UTC", "https://other.example.com")
+        Lake.open(place).bind("UTC", "https://other.example.com")
     with pytest.raises(LakeError, match="days of UTC and is now asked for days of Asia/Tokyo: set CALLS_TIMEZONE back"):
         lake.bind("Asia/Tokyo")
     content = {"source": "https://api.example.com/v2", "timezone": "UTC"}
-    assert json.loads((tmp_path / "lake.json").read_text()) == content
-    (tmp_path / "lake.json").write_text("{")
+    assert json.loads(lake.storage.read("lake.json")) == content
+    lake.storage.replace("lake.json", b"{")
     with pytest.raises(LakeError, match="restore it"):
         lake.bind("UTC", "https://api.example.com/v2")
 
@@ -220,9 +222,9 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
     assert list((tmp_path / ".tmp").iterdir()) == []
 
 
-def test_verify_names_what_is_wrong_with_tables(tmp_path: Path) -> None:
+def test_verify_names_what_is_wrong_with_tables(place: Location) -> None:
     """Doubles, disorder, orphans, missing files, other columns, foreign files."""
-    lake = Lake.open(tmp_path)
+    lake = Lake.open(place)
     fields = {"started_at": NOON, "read_count": 1, "first_read_at": NOON, "last_read_at": NOON}
     fields |= {"last_changed_at": NOON, "is_final": True}
     calls = pa.Table.from_pylist([{"call_id": i, **fields} for i in (1, 2)], schema=TABLES["calls"].schema)
@@ -237,7 +239,7 @@ def test_verify_names_what_is_wrong_with_tables(tmp_path: Path) -> None:
         "dispositions", other, pa.table({"call_id": [9], "disposition_id": [1], "code": ["x"], "note": ["y"]})
     )
     lake.write_table("call_tags", DAY, pa.table({"call_id": [2, 1], "position": [0, 0], "tag": ["x", "y"]}))
-    (tmp_path / "tables/calls/stray").write_text("")
+    lake.storage.put_new("tables/calls/stray", b"")
     problems = {(finding.key, finding.problem) for finding in verify(lake)}
     missing = {
         (lake.table_key(name, other), "is missing though the day has other tables")

@@ -1,15 +1,24 @@
-"""Tests of the local storage: whole files, durable, private where they must be."""
+"""Tests of what every storage promises, and of what is the directory's alone: durable, private where it must be."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from calls_assets.lake import LocalStorage
+from calls_assets.lake import LocalStorage, Storage, open_storage
+from calls_assets.settings import Location
+
+
+@pytest.fixture
+def storage(place: Location) -> Storage:
+    """Gives an empty storage of each kind."""
+    return open_storage(place)
 
 
 def mode_of(path: Path) -> int:
@@ -17,9 +26,8 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_was_put_is_read_and_listed(tmp_path: Path) -> None:
+def test_what_was_put_is_read_and_listed(storage: Storage) -> None:
     """The four verbs agree on one file."""
-    storage = LocalStorage(tmp_path)
     storage.put_new("tables/calls/a.parquet", b"one")
     storage.put_new("tables/agents/b.parquet", b"four")
     assert storage.read("tables/calls/a.parquet") == b"one"
@@ -31,16 +39,62 @@ def test_what_was_put_is_read_and_listed(tmp_path: Path) -> None:
     (after, _) = storage.list("tables/")
     assert (before.key, before.size) == (after.key, after.size)
     assert before.version != after.version
-    assert storage.list("raw/") == []
+    assert storage.list("raw/") == storage.list("tables/call/") == []
+    assert [file.key for file in storage.list("") if not file.key.startswith(".")] == [file.key for file in (after, _)]
 
 
-def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:
+def test_a_new_file_never_replaces_one(storage: Storage) -> None:
     """Create-only means that the first content stays."""
-    storage = LocalStorage(tmp_path)
     storage.put_new("raw/x", b"first")
     with pytest.raises(FileExistsError):
         storage.put_new("raw/x", b"second")
     assert storage.read("raw/x") == b"first"
+
+
+def test_a_new_file_with_the_content_of_the_old_is_refused_too(storage: Storage) -> None:
+    """Two writers with one name must not both believe that the file is theirs."""
+    storage.put_new("raw/x", b"same")
+    with pytest.raises(FileExistsError):
+        storage.put_new("raw/x", b"same")
+
+
+@pytest.mark.parametrize("size", [0, 1, 6 * 2**20], ids=["empty", "a byte", "6 MiB"])
+def test_files_of_any_size_come_back_as_they_were(storage: Storage, size: int) -> None:
+    """A view of memory is as good as bytes; other programs are told where the file is."""
+    content = bytes(range(251)) * (size // 251 + 1)
+    storage.replace("tables/t", memoryview(content)[:size])
+    assert storage.read("tables/t") == content[:size]
+    assert [file.size for file in storage.list("tables/")] == [size]
+    assert storage.locate("tables/t").endswith("/tables/t")
+
+
+def test_of_many_writers_of_one_name_one_wins(place: Location) -> None:
+    """Each with an opening of its own, at once: the others are told, and the winner's content is there."""
+    names = range(8)
+    barrier = threading.Barrier(len(names))
+
+    def write(name: int) -> str:
+        storage = open_storage(place)
+        barrier.wait()
+        try:
+            storage.put_new("raw/x", f"{name}".encode())
+        except FileExistsError:
+            return "lost"
+        return f"{name}"
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        outcomes = list(pool.map(write, names))
+    (winner,) = (outcome for outcome in outcomes if outcome != "lost")
+    assert open_storage(place, is_writable=False).read("raw/x") == winner.encode()
+
+
+def test_a_reader_leaves_no_trace(place: Location) -> None:
+    """It may have no right to write; and it tells whether there is a lake at all."""
+    reader = open_storage(place if isinstance(place, str) else place / "none", is_writable=False)
+    assert not reader.has_files()
+    assert reader.list("raw/") == []
+    open_storage(place).put_new("raw/x", b"")
+    assert open_storage(place, is_writable=False).has_files()
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -53,9 +107,8 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert storage.read("tables/t") == b"new content"
 
 
-def test_deleting_twice_is_fine(tmp_path: Path) -> None:
+def test_deleting_twice_is_fine(storage: Storage) -> None:
     """A file that is gone already is what the caller wants."""
-    storage = LocalStorage(tmp_path)
     storage.put_new("raw/x", b"")
     storage.delete("raw/x")
     storage.delete("raw/x")
