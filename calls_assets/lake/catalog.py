@@ -114,13 +114,24 @@ def _select(lake: Lake, connection: duckdb.DuckDBPyConnection, table: Table, roo
     source, held = "", set()
     if lake.table_days(table.name) if table.is_daily else lake.list_files(f"{table.tree}/{table.name}/"):
         pattern = f"{table.tree}/{table.name}/{'call_date=*/' if table.is_daily else ''}{table.name}.parquet"
-        # By name: files made before a column was added do not have it.
-        options = "union_by_name = true, hive_partitioning = true, hive_types = {'call_date': DATE}"
-        place = pattern if root is None else f"{_escape(root)}/{pattern}"
-        source = f"FROM read_parquet({_quote(place)}, {options if table.is_daily else 'union_by_name = true'})"
+        place = _quote(pattern if root is None else f"{_escape(root)}/{pattern}")
+        options = ["hive_partitioning = true", "hive_types = {'call_date': DATE}"] if table.is_daily else []
+        if _columns_differ(connection, place):
+            options.append("union_by_name = true")
+        source = f"FROM read_parquet({', '.join([place, *options])})"
         held = {name for name, *_ in connection.execute(f"DESCRIBE {source}").fetchall()}
     columns = (name if name in held else f"NULL::{type_} AS {name}" for name, type_ in types.items())
     return f"SELECT {', '.join(columns)} {source or 'WHERE false'}"
+
+
+def _columns_differ(connection: duckdb.DuckDBPyConnection, place: str) -> bool:
+    """Tells whether some files have columns that others lack: those made before a column was added.
+
+    Only then has a view to look into every file before it reads one, which takes longer the more days there are, and
+    leaves more time for a file to be replaced between the look and the reading.
+    """
+    files = f"SELECT list_sort(list(name)) AS names FROM parquet_schema({place}) GROUP BY file_name"  # noqa: S608 - quoted
+    return connection.sql(files).aggregate("count(DISTINCT names) > 1").fetchall() == [(True,)]
 
 
 def _sum_intervals() -> str:
