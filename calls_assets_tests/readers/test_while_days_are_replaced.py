@@ -1,7 +1,8 @@
 """Readers at work while days are replaced under them: never a part of a day, never parts of two versions.
 
 Those that open a file once have no error either. The others plan a query with one opening and read with another: when
-the file is replaced in the milliseconds between, they end with an error, and answer when asked again.
+the file is replaced in the milliseconds between, they end with an error, and answer when asked again. Through a dataset
+of pyarrow they open a file once too. Decision 14 has what else was tried.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import duckdb
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pytest
+from datafusion import SessionContext
 
 from calls_assets.lake import DATASETS, Lake, LocalStorage
 from calls_assets_tests.lakes import DAYS, FinishedLake
@@ -139,6 +144,50 @@ def test_to_ask_again_is_enough(tmp_path: Path, versions: list[tuple[bytes, pa.T
     assert seen.wrong == []
     assert seen.is_right_afterwards
     assert len(seen.whole) > len(seen.errors) or engine.name == "Spark"
+
+
+QUERY = f"SELECT count(*) AS calls, sum(call_id) AS ids FROM calls WHERE call_date = DATE '{DAY}'"  # noqa: S608 - ours
+
+
+def through_duckdb(calls: ds.Dataset) -> tuple[int, int]:
+    """DuckDB over a dataset of pyarrow."""
+    with duckdb.connect() as connection:
+        connection.register("calls", calls)
+        (row,) = connection.sql(QUERY).fetchall()
+        return row[0], int(row[1])
+
+
+def through_polars(calls: ds.Dataset) -> tuple[int, int]:
+    """Polars over a dataset of pyarrow."""
+    rows = pl.scan_pyarrow_dataset(calls).filter(pl.col("call_date") == DAY)
+    count, ids = rows.select(pl.len(), pl.col("call_id").sum()).collect().row(0)
+    return count, ids
+
+
+def through_datafusion(calls: ds.Dataset) -> tuple[int, int]:
+    """DataFusion over a dataset of pyarrow."""
+    context = SessionContext()
+    context.register_dataset("calls", calls)
+    (row,) = context.sql(QUERY).to_arrow_table().to_pylist()
+    return row["calls"], row["ids"]
+
+
+@pytest.mark.parametrize("ask", [through_duckdb, through_polars, through_datafusion])
+def test_through_a_dataset_of_pyarrow_no_query_fails(
+    tmp_path: Path, versions: list[tuple[bytes, pa.Table]], ask: Callable[[ds.Dataset], tuple[int, int]]
+) -> None:
+    """While the day is replaced without a pause: each answer is one of the versions, and both are seen."""
+    path = tmp_path / "data" / KEY
+    path.parent.mkdir(parents=True)
+    path.write_bytes(versions[0][0])
+    days = ds.partitioning(pa.schema([("call_date", pa.date32())]), flavor="hive")
+    wanted = {(len(table), pc.sum(table["call_id"]).as_py()) for _, table in versions}
+    seen, rounds = set(), 0
+    with written_without_end(path, [data for data, _ in versions], replace, 0) as done:
+        while rounds < 40 or len(done) < REPLACEMENTS or len(seen) < len(wanted):
+            seen.add(ask(ds.dataset(tmp_path / "data/tables/calls", partitioning=days)))
+            rounds += 1
+    assert seen == wanted
 
 
 def test_a_writer_that_overwrites_is_noticed(tmp_path: Path, versions: list[tuple[bytes, pa.Table]]) -> None:
