@@ -174,10 +174,12 @@ def _select(lake: Lake, connection: duckdb.DuckDBPyConnection, table: Table, pla
         pattern = f"{table.tree}/{table.name}/{'call_date=*/' if table.is_daily else ''}{table.name}.parquet"
         if place.samples is not None:
             _add_sample(place, pattern, lake.read_table(table.name, days[-1] if days else None))
-        # By name: files made before a column was added do not have it.
-        options = "union_by_name = true, hive_partitioning = true, hive_types = {'call_date': DATE}"
-        options = options if table.is_daily else "union_by_name = true"
-        source = f"FROM read_parquet({_quote(place.locate(pattern))}, {options})"
+        files = _quote(place.locate(pattern))
+        options = ["hive_partitioning = true", "hive_types = {'call_date': DATE}"] if table.is_daily else []
+        # A look at every file of an object store would cost a request each.
+        if place.samples is not None or _columns_differ(connection, files):
+            options.append("union_by_name = true")
+        source = f"FROM read_parquet({', '.join([files, *options])})"
         held = {name for name, *_ in connection.execute(f"DESCRIBE {source}").fetchall()}
     columns = (name if name in held else f"NULL::{type_} AS {name}" for name, type_ in types.items())
     return f"SELECT {', '.join(columns)} {source or 'WHERE false'}"
@@ -189,6 +191,16 @@ def _add_sample(place: _Place, pattern: str, rows: pa.Table) -> None:
     pq.write_table(rows.schema.empty_table(), sink)
     for path in place.samples.glob(address):
         place.samples.files[path] = sink.getvalue()
+
+
+def _columns_differ(connection: duckdb.DuckDBPyConnection, files: str) -> bool:
+    """Tells whether some files have columns that others lack: those made before a column was added.
+
+    Only then has a view to look into every file before it reads one, which takes longer the more days there are, and
+    leaves more time for a file to be replaced between the look and the reading.
+    """
+    names = f"SELECT list_sort(list(name)) AS names FROM parquet_schema({files}) GROUP BY file_name"  # noqa: S608 - quoted
+    return connection.sql(names).aggregate("count(DISTINCT names) > 1").fetchall() == [(True,)]
 
 
 def _sum_intervals() -> str:

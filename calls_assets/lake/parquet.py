@@ -12,11 +12,13 @@ import json
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from calls_assets.lake.errors import CorruptFileError
 
 ROW_GROUP_ROWS = 122_880
+_SAMPLE_ROWS = 512
 _SEAL_NAME = "calls_assets.seal"
 _SEAL_PREFIX = b"blake2b:"
 _SEAL_BYTES = 16
@@ -40,6 +42,7 @@ def encode(key: str, table: pa.Table, *, compression: str = "zstd") -> memoryvie
         write_statistics=True,
         write_page_index=True,
         write_page_checksum=True,
+        use_dictionary=_find_repetitive(table),
     ) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata({_SEAL_NAME: (_SEAL_PREFIX + _NO_SEAL).decode()})
@@ -47,6 +50,21 @@ def encode(key: str, table: pa.Table, *, compression: str = "zstd") -> memoryvie
     start = _find_seal(data)
     data[start : start + len(_NO_SEAL)] = _make_seal(key, data, start)
     return memoryview(data)
+
+
+def _find_repetitive(table: pa.Table) -> list[str]:
+    """Gives the columns whose values repeat, by their first rows; lists by the path of their elements.
+
+    A dictionary makes the others larger, above all ids and instants in order, which compress well as they are: days of
+    5,000 calls take a fifth less without.
+    """
+    found = []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if pa.types.is_nested(field.type):
+            found.append(f"{field.name}.list.element")
+        elif 2 * pc.count_distinct(first := column.slice(0, _SAMPLE_ROWS)).as_py() <= len(first):
+            found.append(field.name)
+    return found
 
 
 def _find_seal(data: bytes | bytearray) -> int:

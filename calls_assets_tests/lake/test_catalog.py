@@ -161,6 +161,24 @@ def test_days_made_before_a_column_was_added_are_shown_with_the_others(root: Pat
             pq.write_table(rows.append_column("is_final", pa.repeat(pa.scalar(True), len(rows))), path)
 
 
+def test_a_day_is_read_without_a_look_into_all_files(root: Path) -> None:
+    """Only where columns differ have views to look first which there are."""
+    lake = Lake.open(root)
+    count = f"SELECT count(call_id) FROM calls WHERE call_date = DATE '{EMPTY_DAY}'"  # noqa: S608 - our own day
+    path = root / lake.table_key("calls", DAY)
+    for rows in (pq.ParquetFile(path).read(), pq.ParquetFile(path).read().drop_columns(["is_final"])):
+        pq.write_table(rows, path)
+        write_catalog(lake)
+        path.write_bytes(b"PAR1 this is no Parquet file PAR1")
+        with open_catalog(root) as connection:
+            if "is_final" in rows.column_names:
+                assert connection.sql(count).fetchall() == [(0,)]
+            else:
+                with pytest.raises(duckdb.Error, match=f"{DAY}"):
+                    connection.sql(count).fetchall()
+        pq.write_table(rows, path)
+
+
 def test_tools_that_have_it_open_go_on_while_it_is_replaced(root: Path) -> None:
     """It is put in place in one step, and leaves nothing beside it."""
     lake = Lake.open(root)

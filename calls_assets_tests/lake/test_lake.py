@@ -90,6 +90,18 @@ def test_files_have_the_promised_format(place: Location) -> None:
         lake.read_table("agents")
 
 
+def test_only_values_that_repeat_have_a_dictionary() -> None:
+    """Ids and instants in order take less room without one; lists keep theirs."""
+    rows = pa.table({"id": range(2_000), "kind": ["a", "b"] * 1_000, "tags": [["a", "b"]] * 2_000})
+    group = pq.read_metadata(pa.BufferReader(parquet.encode("k", rows))).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    assert {column.path_in_schema: column.has_dictionary_page for column in columns} == {
+        "id": False,
+        "kind": True,
+        "tags.list.element": True,
+    }
+
+
 def test_equal_rows_keep_the_file(place: Location) -> None:
     """A day whose rows did not change keeps its file, also when another writer version wrote it."""
     lake = Lake.open(place)
