@@ -75,5 +75,5 @@ def test_a_run_goes_on_with_the_new_token(name: str, tmp_path: Path) -> None:
         assert OLD_TOKEN not in str(failure.description)
         return
     assert result.success
-    assert [row["call_id"] for row in read_rows(settings.data_dir, "calls", DAY)] == list(range(100, 188))
+    assert [row["call_id"] for row in read_rows(tmp_path / "lake", "calls", DAY)] == list(range(100, 188))
     assert max(script.asked.values()) == 1

@@ -131,9 +131,10 @@ def test_a_backup_taken_amid_sweeps_is_a_whole_lake(
     assert is_amid
     assert saved.returncode == 0, saved.stderr
 
-    restored = replace(settings, data_dir=tmp_path / "elsewhere/lake")
-    shutil.copytree(backup / "lake", restored.data_dir)
-    assert (restored.data_dir / "raw").stat().st_mode & 0o077 == 0
+    elsewhere = tmp_path / "elsewhere/lake"
+    restored = replace(settings, data_dir=elsewhere)
+    shutil.copytree(backup / "lake", elsewhere)
+    assert (elsewhere / "raw").stat().st_mode & 0o077 == 0
     assert verify(restored, monkeypatch) == 1
     findings = capsys.readouterr().out.splitlines()
     assert len(findings) == 2, findings
@@ -148,7 +149,7 @@ def test_a_backup_taken_amid_sweeps_is_a_whole_lake(
         sweep(restored, instance)
     assert dict(script.asked) == {130: 1, 131: 1}
     assert verify(restored, monkeypatch) == 0
-    assert [len(read_rows(restored.data_dir, "calls", day)) for day in DAYS] == [CALLS, CALLS, 1]
+    assert [len(read_rows(elsewhere, "calls", day)) for day in DAYS] == [CALLS, CALLS, 1]
 
 
 @pytest.mark.parametrize(("failures", "code", "passes"), [(0, 0, 2), (3, 0, 4), (99, 1, 20)])
