@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -152,8 +153,8 @@ def test_to_ask_again_is_enough(tmp_path: Path, versions: list[tuple[bytes, pa.T
 
     Not so Spark's, whose queries take so long that a replacement falls into each of them.
     """
-    names: dict[str, Callable[[Query], Facts]] = {}
-    exec(compile(RECIPES["Asking again"], "docs/bi.md", "exec"), names)  # type: ignore[arg-type]  # noqa: S102 - our page
+    names: dict[str, Any] = {}
+    exec(compile(RECIPES["Asking again"], "docs/bi.md", "exec"), names)  # noqa: S102 - our page
     rounds = 6 if engine.name == "Spark" else 40
     seen = read_under_writes(tmp_path / "data", versions, engine, replace, rounds=rounds, pause=0.25, ask=names["ask"])
     assert seen.wrong == []
@@ -197,7 +198,8 @@ def test_through_a_dataset_of_pyarrow_no_query_fails(
     path.write_bytes(versions[0][0])
     days = ds.partitioning(pa.schema([("call_date", pa.date32())]), flavor="hive")
     wanted = {(len(table), pc.sum(table["call_id"]).as_py()) for _, table in versions}
-    seen, rounds = set(), 0
+    seen: set[tuple[int, int]] = set()
+    rounds = 0
     with written_without_end(path, [data for data, _ in versions], replace, 0) as done:
         while rounds < 40 or len(done) < REPLACEMENTS or len(seen) < len(wanted):
             seen.add(ask(ds.dataset(tmp_path / "data/tables/calls", partitioning=days)))
