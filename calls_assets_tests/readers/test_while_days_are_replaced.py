@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -152,7 +153,7 @@ def test_to_ask_again_is_enough(tmp_path: Path, versions: list[tuple[bytes, pa.T
 
     Not so Spark's, whose queries take so long that a replacement falls into each of them.
     """
-    names: dict[str, Callable[[Query], Facts]] = {}
+    names: dict[str, Any] = {}
     exec(compile(RECIPES["Asking again"], "docs/bi.md", "exec"), names)  # noqa: S102 - our page
     rounds = 6 if engine.name == "Spark" else 40
     seen = read_under_writes(tmp_path / "data", versions, engine, replace, rounds=rounds, pause=0.25, ask=names["ask"])
