@@ -7,20 +7,29 @@ step, so that tools may have it open (read-only) all the time.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from calls_assets.lake.errors import LakeError
 from calls_assets.lake.lake import Lake
 from calls_assets.lake.mart_schemas import DATASETS, SERVICE_INTERVALS
+from calls_assets.lake.recipe import make_recipe
 from calls_assets.lake.schemas import Table, describe
-from calls_assets.lake.storage import LocalStorage
+from calls_assets.lake.storage import LocalStorage, StoredFile
+
+if TYPE_CHECKING:
+    import duckdb
 
 CATALOG_KEY = "catalog.duckdb"
+_MADE_OF = "catalog"
 _OLDEST_READER = "v1.0.0"  # the file format that DuckDB reads from this version on
 _CALL_DATE = "Day of the call's start in CALLS_TIMEZONE: give it in every query, then only those days' files are read."
 
@@ -54,13 +63,14 @@ _ENRICHED_COLUMNS = {
 }
 
 
-def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
+def write_catalog(lake: Lake, *, relative: bool = False, unless_current: bool = False) -> list[str]:
     """Writes the catalogue for the files that are there now.
 
     Args:
         lake: A lake in a local directory.
         relative: Name files by their path below the data directory, for lakes that are seen under different paths;
             tools then have to run in that directory, or `SET file_search_path`. Else absolute paths are written.
+        unless_current: Leave it as it is when it was made in the same way and its views would be the same.
 
     Returns:
         The names of its views.
@@ -71,6 +81,13 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
     if not isinstance(lake.storage, LocalStorage):
         raise LakeError("a catalogue needs a lake in a local directory")
     root = lake.storage.root.resolve()
+    recipe = _make_recipe(lake, None if relative else root) if unless_current else ""
+    if recipe:
+        made_of = lake.read_made_of(_MADE_OF)
+        if made_of.get("recipe") == recipe and made_of.get("content") == _hash_catalog(lake):
+            return list(made_of["views"])
+    import duckdb  # noqa: PLC0415 - a run that leaves the catalogue as it is need not load it
+
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / CATALOG_KEY
         try:
@@ -82,10 +99,44 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
                 connection.execute("USE memory")
                 connection.execute("DETACH catalog")
             lake.storage.replace(CATALOG_KEY, path.read_bytes())
+            if recipe:
+                held = {"recipe": recipe, "content": _hash_catalog(lake), "views": names}
+                lake.write_made_of(_MADE_OF, held)
         except (duckdb.Error, OSError) as problem:
             reason = str(problem).partition("\n")[0]
             raise LakeError(f"cannot make {CATALOG_KEY}: {reason}; the one that is there is unchanged") from None
     return names
+
+
+def _make_recipe(lake: Lake, root: Path | None) -> str:
+    """Identifies the views: they follow from code, place, and the columns of the files that are there."""
+    columns = {name: _list_columns(lake, table) for name, table in DATASETS.items()}
+    schemas = [table.schema for table in DATASETS.values()]
+    return make_recipe(["calls_assets.lake"], version("duckdb"), root, columns, schemas)
+
+
+def _list_columns(lake: Lake, table: Table) -> object:
+    """Tells which columns a table's files have: all; or some, then by what all files are; or none, without files."""
+    files = lake.list_files(f"{table.tree}/{table.name}/")
+    if not files:
+        return None
+    newest = max(file.key for file in files)
+    with contextlib.suppress(OSError, pa.ArrowException):
+        held = pq.read_schema(pa.BufferReader(lake.storage.read(newest))).names
+        if set(table.schema.names) <= set(held):
+            return "all"
+    return sorted(map(_identify, files))
+
+
+def _identify(file: StoredFile) -> tuple[str, str]:
+    return file.key, file.version
+
+
+def _hash_catalog(lake: Lake) -> str:
+    try:
+        return hashlib.blake2b(lake.storage.read(CATALOG_KEY), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
 def _views(
