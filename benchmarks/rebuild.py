@@ -2,10 +2,10 @@
 
     python benchmarks/rebuild.py             # QUICK=1: fewer days
 
-Both read the same raw Parquet files, day by day, and write the seven tables as zstd Parquet. That their rows are the
-same is checked first, on a small lake; in `call_changes` values are compared as JSON, because DuckDB leaves the keys of
-objects in the vendor's order. Of the bodies one in 17 is an earlier read of a call, three in a hundred calls have one
-of the vendor's oddities, one answer in a thousand is quarantined, one id in fifty is missing.
+A day has 10,000 bodies. Both read the same raw Parquet files, day by day, and write the seven tables as zstd Parquet.
+That their rows are the same is checked first, on a small lake; in `call_changes` values are compared as JSON, because
+DuckDB leaves the keys of objects in the vendor's order. Of the bodies one in 17 is an earlier read of a call, three in
+a hundred calls have one of the vendor's oddities, one answer in a thousand is quarantined, one id in fifty is missing.
 
 Work is unequal, in DuckDB's favour: it takes what raw says is valid, without holding it against the contract again, and
 a field of another type than the documented becomes NULL; it knows only the oddities that occur here. Ours decodes
@@ -37,6 +37,7 @@ from raw_lake import make_raw_lake
 from calls_assets.lake import DAILY_TABLES
 
 DUCKDB = "DuckDB"
+CORES = {1: "one core", 2: "two cores"}
 BODIES_A_DAY = 10_000
 SIZES = ((2, 1),) if QUICK else ((10, 3), (100, 1))  # days, rounds
 
@@ -98,7 +99,7 @@ def measure(root: Path, days: int, rounds: int) -> None:
     tell(f"{bodies:,} bodies in {days} days, made in {time.monotonic() - began:.0f} s")
     contenders: dict[tuple[str, int], Callable[[Path, int], Run]] = {
         (name, cores): rebuild
-        for cores in (1, 2)
+        for cores in CORES
         for name, rebuild in ((OURS, rebuild_ours), (DUCKDB, rebuild_duckdb))
         if cores <= (os.cpu_count() or 1)
     }
@@ -108,7 +109,7 @@ def measure(root: Path, days: int, rounds: int) -> None:
             runs[key].append(rebuild(root, key[1]))
             tell(f"{key}: {runs[key][-1]}")
     for (name, cores), found in runs.items():
-        benchmark = f"rebuild of {bodies:,} bodies in {days} days, {'one core' if cores == 1 else f'{cores} cores'}"
+        benchmark = f"rebuild of {days} days, {CORES[cores]}"
         emit(benchmark, name, "bodies/s", [bodies / run.seconds for run in found])
         emit(benchmark, name, "CPU µs/body, start included", [1e6 * run.cpu_seconds / bodies for run in found])
         emit(benchmark, name, "peak memory, MiB", [run.peak for run in found])
