@@ -20,6 +20,7 @@ from calls_assets.lake import DAILY_TABLES, MARTS, Lake, LakeError
 from calls_assets.lake.catalog import write_catalog
 from calls_assets.marts import MartsReport, days_with_journeys_through, publish_marts
 from calls_assets.marts.weeks import monday_of
+from calls_assets.report import publish_report
 from calls_assets.settings import Settings
 
 _JOURNEYS = "call_journeys"
@@ -101,9 +102,6 @@ def build_marts(
 
 
 def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: LakeStore) -> _Events:
-    # Drawing needs half a second to load: only the step that draws does.
-    from calls_assets.report import publish_report  # noqa: PLC0415
-
     zone = api.settings.timezone
     try:
         lake = store.open()

@@ -18,7 +18,7 @@ from calls_assets.lake import DAILY_TABLES, TABLES, TABLES_PREFIX, CorruptFileEr
 from calls_assets.lake.recipe import make_recipe
 
 _ATTEMPTS = 20
-_CODE = ("calls_assets.derive", "calls_assets.api")
+_CODE = ("calls_assets.derive", "calls_assets.api", "calls_assets.lake")
 _CALL_COLUMNS = ("call_id", "started_at", "agent_ids")
 _LEG_COLUMNS = ("call_id", "leg", "agent_id", "user_id", "alias", "sip", "started_at")
 
