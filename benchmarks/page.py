@@ -97,6 +97,19 @@ def _make_targets(results: Sequence[Line]) -> str:
         ("50 a second allowed", share, " %", 99.0, True),
         ("50 a second allowed, refused", refused, "", 0, False),
     ]
+    for cores in ("one core", "two cores"):
+        rebuild = f"rebuild of 100 days, {cores}"
+        own, theirs = (median(rebuild, name, "bodies/s") for name in (OURS, "DuckDB"))
+        wanted += [
+            (f"{rebuild}, against DuckDB", own / theirs if own and theirs else None, " times", 1.0, True),
+            (f"{rebuild}, peak memory", median(rebuild, OURS, "peak memory, MiB"), " MiB", 1024, False),
+        ]
+    for name in ("nothing to do", "200 new calls"):
+        beyond = median("a sweep of a day as a command", f"{OURS}, {name}", "seconds beyond the floor")
+        wanted.append((f"a sweep as a command, {name}, beyond an empty asset", beyond, " s", 0.5, False))
+    wanted.append(
+        ("from a tick to the row", median("from a tick in dagster dev", OURS, "seconds to the row"), " s", 4, False)
+    )
     rows = []
     for text, value, unit, aim, is_least in wanted:
         if value is None:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from calls_assets.api import ApiError, CallsClient, connect
 from calls_assets.derive import derive_day
-from calls_assets.inbox import HIGHEST_REQUEST, Inbox, create_app, join_ranges, parse_ids, run
+from calls_assets.inbox import HIGHEST_REQUEST, Inbox, join_ranges, parse_ids
+from calls_assets.inbox.receiver import create_app, run
 from calls_assets.ingest import PlanReport, SweepOptions, coverage, make_plan
 from calls_assets.lake import DAILY_TABLES, SOURCE_KEY, CorruptFileError, Finding, Lake, LakeError, open_storage, verify
 from calls_assets.lake.copy import copy_lake

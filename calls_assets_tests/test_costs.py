@@ -22,8 +22,9 @@ import pytest
 from calls_assets.api import CallsClient, ClientConfig
 from calls_assets.derive import publish_day
 from calls_assets.ingest import sweep
-from calls_assets.lake import Lake
+from calls_assets.lake import Lake, Read
 from calls_assets.lake.storage import LocalStorage
+from calls_assets_tests.derive.versions import SAMPLE
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in
 
 AGREED: dict[str, float] = json.loads((Path(__file__).parent / "costs.json").read_text())
@@ -81,6 +82,27 @@ def test_function_calls_of_a_sweep_and_of_its_tables(tmp_path: Path) -> None:
         spent[calls] = sweeping, deriving
     for index, name in enumerate(("function calls of a sweep, by call", "function calls of the tables, by call")):
         check(name, (spent[LARGE][index] - spent[SMALL][index]) / (LARGE - SMALL))
+
+
+def make_documented(call_id: int, number: int, calls: int) -> Read:
+    """Makes an answer about a call that is as the vendor documents it, with a leg, a recording and tags."""
+    start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC) + number * timedelta(days=1) / calls
+    body = json.dumps({"calls": {**SAMPLE, "id": call_id, "started_at": int(start.timestamp())}}).encode()
+    return Read(call_id, NEXT_MONTH, 200, start.replace(microsecond=0), True, None, body)
+
+
+def test_function_calls_of_the_tables_of_documented_calls(tmp_path: Path) -> None:
+    """A rebuild is bound by what is done for each call; and by nothing where nothing has changed."""
+    made, repeated = {}, {}
+    for calls in (SMALL, LARGE):
+        lake = Lake.open(tmp_path / str(calls))
+        lake.land(DAY, [make_documented(1 + number, number, calls) for number in range(calls)])
+        publish = partial(publish_day, lake, DAY, timezone=ZONE, reread_after=RUNGS)
+        made[calls] = count_calls(publish)
+        repeated[calls] = count_calls(partial(publish, unless_current=True))
+    check("function calls of the tables, by documented call", (made[LARGE] - made[SMALL]) / (LARGE - SMALL))
+    check("function calls of the tables of a day that has not changed", repeated[LARGE])
+    assert repeated[LARGE] < 1.05 * repeated[SMALL]
 
 
 class _Body(httpx.AsyncByteStream):
@@ -148,3 +170,8 @@ def test_requests_and_storage_operations_of_a_day(tmp_path: Path, operations: di
     assert operations.get("put_new", 0) == operations.get("replace", 0) == 0
     for name in ("list", "read"):
         check(f"storage operations of a sweep with nothing new, {name}", operations.get(name, 0))
+    operations.clear()
+    publish_day(lake, DAY, timezone=ZONE, reread_after=RUNGS, unless_current=True)
+    assert operations.get("put_new", 0) == operations.get("replace", 0) == 0
+    for name in ("list", "read"):
+        check(f"storage operations of the tables of a day that has not changed, {name}", operations.get(name, 0))

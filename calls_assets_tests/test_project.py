@@ -51,6 +51,13 @@ def test_definitions_load_with_nothing_configured(tmp_path: Path) -> None:
     assert "All definitions loaded successfully" in checked.stdout + checked.stderr
 
 
+def test_loading_the_definitions_loads_no_more_than_a_quiet_run_needs() -> None:
+    """Each process of Dagster, and each run, would pay for it."""
+    heavy = ("pandas", "matplotlib", "duckdb", "polars", "starlette", "uvicorn", "jinja2.sandbox")
+    code = f"import sys, calls_assets.definitions; print([name for name in {heavy} if name in sys.modules])"
+    assert run(sys.executable, "-c", code).stdout.strip() == "[]"
+
+
 def test_a_wrong_setting_is_named_where_definitions_load(tmp_path: Path) -> None:
     """The last line says which variable, what is wrong and what to write."""
     validated = run(

@@ -18,6 +18,7 @@ from calls_assets.defs.marts import build_marts, publish_journeys_around, report
 from calls_assets.defs.metadata import describe_coverage, describe_sweep, describe_table
 from calls_assets.defs.partitions import to_days
 from calls_assets.defs.resources import CallsApi, LakeStore
+from calls_assets.defs.runs import is_sweep
 from calls_assets.derive import publish_agents, publish_day
 from calls_assets.inbox import Inbox
 from calls_assets.ingest import (
@@ -147,7 +148,7 @@ def build_assets(settings: Settings, partitions: dg.DailyPartitionsDefinition) -
         context: dg.AssetExecutionContext, lake_store: dg.ResourceParam[LakeStore]
     ) -> dg.MaterializeResult[None]:
         try:
-            count = publish_agents(lake_store.open())
+            count = publish_agents(lake_store.open(), unless_current=is_sweep(context.run))
         except LakeError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
         return dg.MaterializeResult(metadata={"dagster/row_count": count})
@@ -273,7 +274,8 @@ def _publish_days(
         raise dg.Failure(description=str(error), allow_retries=False) from None
     for day in days:
         try:
-            counts[day] = _publish(context, lake, api.settings, day, selected)
+            # A sweep makes what its answers call for; who asks for tables alone gets them made again.
+            counts[day] = _publish(context, lake, api.settings, day, selected, unless_current=is_sweep(context.run))
         except LakeError as error:
             failures.append(_explain(error, day))
     yield from _publish_from_outside(context, lake, api, partitions, stale)
@@ -286,9 +288,22 @@ def _publish_days(
 
 
 def _publish(
-    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, day: date, names: Sequence[str]
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    settings: Settings,
+    day: date,
+    names: Sequence[str],
+    *,
+    unless_current: bool = False,
 ) -> dict[str, int]:
-    report = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after, names=names)
+    report = publish_day(
+        lake,
+        day,
+        timezone=settings.timezone,
+        reread_after=settings.reread_after,
+        names=names,
+        unless_current=unless_current,
+    )
     replaced = ", ".join(sorted(report.replaced)) or "no table"
     context.log.info(f"{day}: {report.row_counts.get('calls', 0):,} calls; replaced {replaced}")
     return report.row_counts

@@ -14,11 +14,13 @@ import dagster as dg
 from calls_assets.defs.metadata import describe_mart
 from calls_assets.defs.partitions import to_days
 from calls_assets.defs.resources import CallsApi, LakeStore
+from calls_assets.defs.runs import is_sweep
 from calls_assets.ingest import coverage
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake, LakeError
 from calls_assets.lake.catalog import write_catalog
 from calls_assets.marts import MartsReport, days_with_journeys_through, publish_marts
 from calls_assets.marts.weeks import monday_of
+from calls_assets.report import publish_report
 from calls_assets.settings import Settings
 
 _JOURNEYS = "call_journeys"
@@ -73,7 +75,9 @@ def build_marts(
         context: dg.AssetExecutionContext, lake_store: dg.ResourceParam[LakeStore]
     ) -> dg.MaterializeResult[None]:
         try:
-            views = write_catalog(lake_store.open(), relative=settings.has_relative_catalog)
+            views = write_catalog(
+                lake_store.open(), relative=settings.has_relative_catalog, unless_current=is_sweep(context.run)
+            )
         except LakeError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
         return dg.MaterializeResult(metadata={"views": len(views)})
@@ -98,9 +102,6 @@ def build_marts(
 
 
 def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: LakeStore) -> _Events:
-    # Drawing needs half a second to load: only the step that draws does.
-    from calls_assets.report import publish_report  # noqa: PLC0415
-
     zone = api.settings.timezone
     try:
         lake = store.open()
@@ -126,7 +127,14 @@ def _publish_marts(
     selected = [name for name in MARTS if dg.AssetKey(name) in context.selected_asset_keys]
     try:
         lake = store.open()
-        reports = publish_marts(lake, days, now=api.now(), timezone=api.settings.timezone, names=selected)
+        reports = publish_marts(
+            lake,
+            days,
+            now=api.now(),
+            timezone=api.settings.timezone,
+            names=selected,
+            unless_current=is_sweep(context.run),
+        )
         others = publish_journeys_around(lake, days, api) if _JOURNEYS in selected else {}
     except LakeError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
@@ -155,7 +163,9 @@ def publish_journeys_around(lake: Lake, days: Sequence[date], api: CallsApi) -> 
     }
     stored = set(lake.table_days("calls")) & set(lake.table_days("call_agents"))
     wanted = sorted((around & stored) - set(days))
-    return publish_marts(lake, wanted, now=api.now(), timezone=api.settings.timezone, names=[_JOURNEYS])
+    return publish_marts(
+        lake, wanted, now=api.now(), timezone=api.settings.timezone, names=[_JOURNEYS], unless_current=True
+    )
 
 
 def report_marts(

@@ -36,7 +36,7 @@ _IN_FLIGHT = (
 def is_in_flight(instance: dg.DagsterInstance, day: date) -> bool:
     """Tells whether a run that sweeps the day is queued or at work: a job's, a backfill's or one by hand."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_FLIGHT)), limit=200)
-    return any(_covers(run, day) and _sweeps(run) for run in runs)
+    return any(_covers(run, day) and is_sweep(run) for run in runs)
 
 
 def end_dead_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
@@ -79,7 +79,8 @@ def _covers(run: dg.DagsterRun, day: date) -> bool:
     return days is not None and days[0] <= day.isoformat() <= days[1]
 
 
-def _sweeps(run: dg.DagsterRun) -> bool:
+def is_sweep(run: dg.DagsterRun) -> bool:
+    """Tells whether a run asks the API; else it makes again what it was asked for."""
     if run.asset_selection is not None:
         return dg.AssetKey("call_records") in run.asset_selection
     return run.job_name == SWEEP_JOB

@@ -7,22 +7,21 @@ of calls; what the versions' own columns tell (starts, days, how often and when 
 from __future__ import annotations
 
 import gc
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from operator import attrgetter, itemgetter
-from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calls_assets.api.contract import Call, Leg, decode_call, payload_fields
+from calls_assets.api.contract import payload_fields
 from calls_assets.api.errors import ContractError
 from calls_assets.api.events import Event, decode_event
+from calls_assets.derive.bodies import Columns, Row, keep_differing, make_columns, read_body, read_members
 from calls_assets.lake.schemas import DAILY_TABLES, TABLES
 
 _CALLS_PER_CHUNK = 5_000
@@ -32,8 +31,6 @@ _FROM_EVENT = frozenset({"ended_at", "waiting_seconds", "is_abandoned"})
 _EVENT_COLUMNS = ("call_id", "payload")
 _MINUTE_US = 60_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_LegKey: TypeAlias = tuple[int | None, datetime | None]
 
 
 def derive_day(
@@ -67,12 +64,9 @@ def derive_day(
     batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in DAILY_TABLES}
     for first in range(0, len(valid.first_row), calls_per_chunk):
         with _paused_collector():
-            chunk = _decode_chunk(valid, is_here, slice(first, first + calls_per_chunk))
-            batches["calls"].append(_make_calls(valid, chunk, newest_events, reread_after))
-            for name, schema in _CHILDREN.items():
-                by_column = zip(*chunk.children[name], strict=True)
-                columns = dict(zip(schema.names, by_column, strict=True)) if chunk.children[name] else {}
-                batches[name].append(_make_batch(columns, schema))
+            chunk = slice(first, first + calls_per_chunk)
+            for name, batch in _make_batches(valid, is_here, chunk, newest_events, reread_after).items():
+                batches[name].append(batch)
     tables = {name: pa.Table.from_batches(batches[name], TABLES[name].schema) for name in DAILY_TABLES}
     # The other tables are in order by construction: calls are taken by id, their children by position.
     tables["calls"] = tables["calls"].sort_by([(name, "ascending") for name in TABLES["calls"].sort_by])
@@ -128,7 +122,8 @@ class _Valid:
 
     def bodies(self, first_row: int, last_row: int) -> list[bytes]:
         """Gives the bodies of adjacent rows, both ends included."""
-        bodies: list[bytes] = self.payload.take(pa.array(self.payload_row[first_row : last_row + 1])).to_pylist()
+        taken = self.payload.take(pa.array(self.payload_row[first_row : last_row + 1]))
+        bodies: list[bytes] = taken.to_numpy(zero_copy_only=False).tolist()
         return bodies
 
 
@@ -165,17 +160,34 @@ class _Chunk:
     """What the bodies of some calls gave.
 
     Attributes:
-        calls: The day's calls, decoded.
+        bodies: What the day's calls say.
         first_rows: For each of them the first row among the valid versions.
         rows: For each of them the row that decides.
-        children: The rows of the other tables, each in the order of the table's columns.
+        changes: The rows of `call_changes`, in the order of its columns.
     """
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.bodies: list[Row] = []
         self.first_rows: list[int] = []
         self.rows: list[int] = []
-        self.children: dict[str, list[tuple[object, ...]]] = {name: [] for name in _CHILDREN}
+        self.changes: list[tuple[object, ...]] = []
+
+
+def _make_batches(
+    valid: _Valid,
+    is_here: np.ndarray,
+    calls: slice,
+    events: Mapping[int, Event],
+    reread_after: tuple[timedelta, ...],
+) -> dict[str, pa.RecordBatch]:
+    """Makes the rows of all tables of the calls at these places among all calls."""
+    chunk = _decode_chunk(valid, is_here, calls)
+    of_calls, of_children = make_columns(chunk.bodies)
+    by_column = zip(*chunk.changes, strict=True) if chunk.changes else ()
+    of_children["call_changes"] = dict(zip(_CHILDREN["call_changes"].names, by_column, strict=bool(chunk.changes)))
+    batches = {name: _make_batch(of_children[name], schema) for name, schema in _CHILDREN.items()}
+    batches["calls"] = _make_calls(valid, chunk, of_calls, events, reread_after)
+    return batches
 
 
 def _decode_chunk(valid: _Valid, is_here: np.ndarray, calls: slice) -> _Chunk:
@@ -184,21 +196,21 @@ def _decode_chunk(valid: _Valid, is_here: np.ndarray, calls: slice) -> _Chunk:
     first_rows, last_rows = valid.first_row[calls].tolist(), valid.last_row[calls].tolist()
     base = first_rows[0]
     bodies = valid.bodies(base, last_rows[-1])
+    of_day = is_here[base : last_rows[-1] + 1].tolist()
     read_at = valid.rows["first_read_at"]
     for first_row, last_row, call_id in zip(
-        first_rows, last_rows, valid.rows["call_id"].take(pa.array(first_rows)).to_pylist(), strict=True
+        first_rows, last_rows, valid.rows["call_id"].to_numpy()[valid.first_row[calls]].tolist(), strict=True
     ):
         for row in range(last_row, first_row - 1, -1):
             # Calls of other days are decoded too: only a version that decodes can move a call to another day.
             try:
-                call = decode_call(call_id, bodies[row - base])
+                body = read_body(call_id, bodies[row - base])
             except ContractError:
                 continue
-            if is_here[row]:
-                chunk.calls.append(call)
+            if of_day[row - base]:
+                chunk.bodies.append(body)
                 chunk.first_rows.append(first_row)
                 chunk.rows.append(row)
-                _add_children(chunk, call)
                 if row > first_row:
                     span = slice(first_row - base, row + 1 - base)
                     _add_changes(chunk, call_id, bodies[span], read_at[first_row : row + 1].to_pylist())
@@ -206,87 +218,32 @@ def _decode_chunk(valid: _Valid, is_here: np.ndarray, calls: slice) -> _Chunk:
     return chunk
 
 
-def _add_children(chunk: _Chunk, call: Call) -> None:
-    children = chunk.children
-    for position, (leg, is_answered) in enumerate(_match_legs(call)):
-        who = (leg.id, leg.user_id, leg.alias, leg.sip, leg.type, leg.started_at)
-        children["call_agents"].append((call.id, position, *who, is_answered, leg.is_any_transfer, leg.hangup_reason))
-    for position, recording in enumerate(call.recordings):
-        children["recordings"].append((call.id, position, recording.id, recording.url))
-    disposition = (call.disposition_id, call.disposition_code, call.disposition_note)
-    if disposition != (None, None, None):
-        children["dispositions"].append((call.id, *disposition))
-    for position, tag in enumerate(call.tags or ()):
-        children["call_tags"].append((call.id, position, tag))
-    for position, external in enumerate(call.external_numbers):
-        children["external_numbers"].append((call.id, position, external.number, external.is_any_transfer))
-
-
-def _match_legs(call: Call) -> list[tuple[Leg, bool]]:
-    """Gives a call's legs, each with whether it was answered.
-
-    The same agent can have several legs, even with the same start: each entry of `answered_agents` answers one leg of
-    `all_agents` at most, the earliest that is left. Entries without such a leg come last.
-    """
-    # Plain dictionaries: a Counter costs a third of all that is done here for a call.
-    unmatched: dict[_LegKey, int] = {}
-    for leg in call.answered_agents:
-        key = _leg_key(leg)
-        unmatched[key] = unmatched.get(key, 0) + 1
-    matched: dict[_LegKey, int] = {}
-    legs: list[tuple[Leg, bool]] = []
-    for leg in call.all_agents:
-        key = _leg_key(leg)
-        is_answered = unmatched.get(key, 0) > 0
-        if is_answered:
-            unmatched[key] -= 1
-            matched[key] = matched.get(key, 0) + 1
-        legs.append((leg, is_answered))
-    for leg in call.answered_agents:
-        key = _leg_key(leg)
-        if matched.get(key):
-            matched[key] -= 1
-        else:
-            legs.append((leg, True))
-    return legs
-
-
-def _leg_key(leg: Leg) -> _LegKey:
-    return leg.id, leg.started_at
-
-
 def _add_changes(chunk: _Chunk, call_id: int, bodies: Sequence[bytes], read_at: Sequence[datetime]) -> None:
     """Adds what changed from each of a call's versions to the next."""
-    old: dict[str, str] | None = None
+    old_body: bytes | None = None
+    old_members: dict[str, msgspec.Raw] | None = None
     for body, changed_at in zip(bodies, read_at, strict=True):
+        members = read_members(body)
         try:
-            new = payload_fields(body)
+            if old_body is None:
+                if members is None:
+                    payload_fields(body)  # does the contract take it?
+            else:
+                pair = (
+                    (old_body, body) if members is None or old_members is None else keep_differing(old_members, members)
+                )
+                old, new = map(payload_fields, pair)
+                for field in sorted(old.keys() | new.keys()):
+                    if old.get(field) != new.get(field):
+                        chunk.changes.append((call_id, field, old.get(field), new.get(field), changed_at))
         except ContractError:
             continue
-        if old is not None:
-            for field in sorted(old.keys() | new.keys()):
-                old_value, new_value = old.get(field), new.get(field)
-                if old_value != new_value:
-                    chunk.children["call_changes"].append((call_id, field, old_value, new_value, changed_at))
-        old = new
+        old_body, old_members = body, members
 
 
-def _make_batch(columns: Mapping[str, Sequence[object] | pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+def _make_batch(columns: Mapping[str, Sequence[object] | np.ndarray | pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     arrays = [pa.array(columns.get(field.name, ()), field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _is_transferred(call: Call) -> bool:
-    return any(leg.is_any_transfer for leg in call.all_agents) or any(
-        external.is_any_transfer for external in call.external_numbers
-    )
-
-
-_COMPUTED: dict[str, Callable[[Call], object]] = {
-    "answered_agent_id": lambda call: call.answered_agents[0].id if call.answered_agents else None,
-    "is_transferred": _is_transferred,
-    "recording_count": lambda call: len(call.recordings),
-}
 
 
 def _decode_events(events: pa.Table | None) -> dict[int, Event]:
@@ -301,7 +258,11 @@ def _decode_events(events: pa.Table | None) -> dict[int, Event]:
 
 
 def _make_calls(
-    valid: _Valid, chunk: _Chunk, events: Mapping[int, Event], reread_after: tuple[timedelta, ...]
+    valid: _Valid,
+    chunk: _Chunk,
+    of_bodies: Columns,
+    events: Mapping[int, Event],
+    reread_after: tuple[timedelta, ...],
 ) -> pa.RecordBatch:
     """Makes the rows of `calls`: what the bodies say, and how they were read."""
     row, first_row = np.array(chunk.rows, dtype=np.int64), np.array(chunk.first_rows, dtype=np.int64)
@@ -311,28 +272,23 @@ def _make_calls(
     if reread_after:
         final_from = pc.add(decisive["started_at"], pa.scalar(reread_after[-1], pa.duration("us")))
         is_final = pc.and_(is_final, pc.greater_equal(decisive["last_read_at"], final_from))
-    legs = chunk.children["call_agents"]
-    call_id, is_answered = itemgetter(0), itemgetter(_CHILDREN["call_agents"].get_field_index("is_answered"))
-    leg_count = Counter(map(call_id, legs))
-    answered_leg_count = Counter(map(call_id, filter(is_answered, legs)))
-    columns: dict[str, Sequence[object] | pa.Array] = {
-        "call_id": decisive["call_id"],
+    of_calls = [events.get(call_id) for call_id in of_bodies["call_id"]] if events else None
+    columns: dict[str, Sequence[object] | np.ndarray | pa.Array] = {
+        **of_bodies,
         # Start and end as the sweep sees them, so that it and the tables agree on the day and on what is final.
         "started_at": decisive["started_at"],
         "started_at_local": pa.array(valid.local_us[row], pa.timestamp("us")),
         "is_ended": decisive["is_ended"],
-        "agent_leg_count": [leg_count[call.id] for call in chunk.calls],
-        "answered_leg_count": [answered_leg_count[call.id] for call in chunk.calls],
         "read_count": reads,
         "first_read_at": first["first_read_at"],
         "last_read_at": decisive["last_read_at"],
         "last_changed_at": decisive["first_read_at"],
         "is_final": is_final,
-        **{name: [compute(call) for call in chunk.calls] for name, compute in _COMPUTED.items()},
     }
-    for name in _CALLS.names:
-        if name in _FROM_EVENT:
-            columns[name] = [getattr(events.get(call.id), name, None) for call in chunk.calls]
-        elif name not in columns:
-            columns[name] = list(map(attrgetter(name), chunk.calls))
+    for name in _FROM_EVENT:
+        columns[name] = (
+            pa.nulls(len(row), _CALLS.field(name).type)
+            if of_calls is None
+            else [getattr(event, name, None) for event in of_calls]
+        )
     return _make_batch(columns, _CALLS)

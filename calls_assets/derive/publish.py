@@ -6,6 +6,7 @@ What belongs here: the order of writing and the second look at raw. What stays o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -13,9 +14,11 @@ from zoneinfo import ZoneInfo
 
 from calls_assets.derive.agents import derive_agents
 from calls_assets.derive.day import derive_day
-from calls_assets.lake import DAILY_TABLES, TABLES_PREFIX, Lake, LakeError, StoredFile
+from calls_assets.lake import DAILY_TABLES, TABLES, TABLES_PREFIX, CorruptFileError, Lake, LakeError, StoredFile
+from calls_assets.lake.recipe import make_recipe
 
 _ATTEMPTS = 20
+_CODE = ("calls_assets.derive", "calls_assets.api", "calls_assets.lake")
 _CALL_COLUMNS = ("call_id", "started_at", "agent_ids")
 _LEG_COLUMNS = ("call_id", "leg", "agent_id", "user_id", "alias", "sip", "started_at")
 
@@ -42,6 +45,7 @@ def publish_day(
     timezone: ZoneInfo,
     reread_after: tuple[timedelta, ...],
     names: Collection[str] = DAILY_TABLES,
+    unless_current: bool = False,
 ) -> PublishReport:
     """Derives a day from raw and writes its tables, `calls` last.
 
@@ -53,10 +57,16 @@ def publish_day(
         timezone: Zone of the days.
         reread_after: Ages at which calls are read again.
         names: The tables to write.
+        unless_current: Leave them as they are when they are whole and were made of the same raw in the same way.
 
     Raises:
         LakeError: Raw cannot be read or a table not written; tables written before stay.
     """
+    recipe = make_recipe(_CODE, timezone.key, reread_after, *(TABLES[name].schema for name in DAILY_TABLES))
+    if unless_current:
+        held = _count_current(lake, day, names, recipe)
+        if held is not None:
+            return PublishReport(day=day, row_counts=held, replaced=frozenset())
     replaced: set[str] = set()
     for _ in range(_ATTEMPTS):
         raw = lake.read_day(day)
@@ -64,20 +74,39 @@ def publish_day(
         replaced |= {name for name in DAILY_TABLES if name in names and lake.write_table(name, day, tables[name])}
         if lake.is_current(raw):
             if set(names) >= set(DAILY_TABLES):
-                lake.mark_published(raw)
+                lake.mark_published(raw, recipe)
             counts = {name: len(tables[name]) for name in DAILY_TABLES if name in names}
             return PublishReport(day=day, row_counts=counts, replaced=frozenset(replaced))
     raise LakeError(f"the raw files of {day} keep changing while its tables are made: try again")
 
 
-def publish_agents(lake: Lake) -> int:
+def _count_current(lake: Lake, day: date, names: Collection[str], recipe: str) -> dict[str, int] | None:
+    """Gives the rows of a day's tables; None when they are not current, or one is missing or damaged."""
+    mark = lake.published_day(day)
+    if mark is None or mark.recipe != recipe or mark.segment_keys != lake.raw_keys_of(day):
+        return None
+    try:
+        return {name: len(lake.read_table(name, day, ())) for name in DAILY_TABLES if name in names}
+    except (FileNotFoundError, CorruptFileError):
+        return None
+
+
+def publish_agents(lake: Lake, *, unless_current: bool = False) -> int:
     """Derives `agents` from the tables of all days and writes it.
+
+    Args:
+        lake: The lake.
+        unless_current: Leave it as it is when it is whole and was made of the same files in the same way.
 
     Returns:
         The number of agents.
     """
     for _ in range(_ATTEMPTS):
         seen = _list_sources(lake)
+        recipe = make_recipe(_CODE, TABLES["agents"].schema, seen)
+        if unless_current and lake.read_made_of("agents").get("recipe") == recipe:
+            with contextlib.suppress(FileNotFoundError, CorruptFileError):
+                return len(lake.read_table("agents", None, ()))
         days = sorted(set(lake.table_days("calls")) & set(lake.table_days("call_agents")))
         agents = derive_agents(
             (lake.read_table("calls", day, _CALL_COLUMNS), lake.read_table("call_agents", day, _LEG_COLUMNS))
@@ -85,6 +114,8 @@ def publish_agents(lake: Lake) -> int:
         )
         lake.write_table("agents", None, agents)
         if _list_sources(lake) == seen:
+            if unless_current:
+                lake.write_made_of("agents", {"recipe": recipe})
             return len(agents)
     raise LakeError("the tables keep changing while agents is made: try again")
 

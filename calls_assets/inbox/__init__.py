@@ -1,10 +1,10 @@
 """The inbox: ids that somebody named, waiting for their sweep.
 
 `spool` keeps them: deliveries of the vendor's webhook, and ids that a user asked for. `receiver` takes deliveries over
-HTTP. What stays out: asking the API (`ingest`) and keeping what it said (`lake`).
+HTTP; it loads a web server, so only who runs it imports it. What stays out: asking the API (`ingest`) and keeping what
+it said (`lake`).
 """
 
-from calls_assets.inbox.receiver import create_app, run
 from calls_assets.inbox.spool import (
     HIGHEST_REQUEST,
     PATIENT_ATTEMPTS,
@@ -24,9 +24,7 @@ __all__ = [
     "IdRequest",
     "Inbox",
     "Waiting",
-    "create_app",
     "is_due",
     "join_ranges",
     "parse_ids",
-    "run",
 ]

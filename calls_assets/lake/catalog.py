@@ -10,25 +10,32 @@ the columns of each table's newest day. So neither an extension for the store no
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from calls_assets.lake.errors import LakeError
 from calls_assets.lake.lake import Lake
 from calls_assets.lake.mart_schemas import DATASETS, SERVICE_INTERVALS
+from calls_assets.lake.recipe import make_recipe
 from calls_assets.lake.schemas import Table, describe
-from calls_assets.lake.storage import LocalStorage
+from calls_assets.lake.storage import LocalStorage, StoredFile
+
+if TYPE_CHECKING:
+    import duckdb
 
 CATALOG_KEY = "catalog.duckdb"
+_MADE_OF = "catalog"
 _OLDEST_READER = "v1.0.0"  # the file format that DuckDB reads from this version on
 _CALL_DATE = "Day of the call's start in CALLS_TIMEZONE: give it in every query, then only those days' files are read."
 
@@ -75,7 +82,7 @@ class _Place:
     samples: Any = None
 
 
-def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
+def write_catalog(lake: Lake, *, relative: bool = False, unless_current: bool = False) -> list[str]:
     """Writes the catalogue for the files that are there now.
 
     Args:
@@ -83,6 +90,7 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
         relative: Name files by their path below the data directory, for lakes that are seen under different paths;
             tools then have to run in that directory, or `SET file_search_path`. Else absolute paths are written.
             Files in an object store are always named by their addresses.
+        unless_current: Leave it as it is when it was made in the same way and its views would be the same.
 
     Returns:
         The names of its views.
@@ -90,6 +98,13 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
     Raises:
         LakeError: A file in the lake is damaged, or the catalogue cannot be written.
     """
+    recipe = _make_recipe(lake, relative=relative) if unless_current else ""
+    if recipe:
+        made_of = lake.read_made_of(_MADE_OF)
+        if made_of.get("recipe") == recipe and made_of.get("content") == _hash_catalog(lake):
+            return list(made_of["views"])
+    import duckdb  # noqa: PLC0415 - a run that leaves the catalogue as it is need not load it
+
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / CATALOG_KEY
         try:
@@ -101,6 +116,9 @@ def write_catalog(lake: Lake, *, relative: bool = False) -> list[str]:
                 connection.execute("USE memory")
                 connection.execute("DETACH catalog")
             lake.storage.replace(CATALOG_KEY, path.read_bytes())
+            if recipe:
+                held = {"recipe": recipe, "content": _hash_catalog(lake), "views": names}
+                lake.write_made_of(_MADE_OF, held)
         except (duckdb.Error, OSError) as problem:
             reason = str(problem).partition("\n")[0]
             raise LakeError(f"cannot make {CATALOG_KEY}: {reason}; the one that is there is unchanged") from None
@@ -143,6 +161,41 @@ def _make_samples(protocol: str) -> Any:  # noqa: ANN401 - fsspec ships no types
 
     Samples.protocol = protocol
     return Samples()
+
+
+def _make_recipe(lake: Lake, *, relative: bool) -> str:
+    """Identifies the views: they follow from code, place, and the columns of the files that are there."""
+    storage = lake.storage
+    place = (
+        storage.locate("") if not isinstance(storage, LocalStorage) else None if relative else storage.root.resolve()
+    )
+    columns = {name: _list_columns(lake, table) for name, table in DATASETS.items()}
+    schemas = [table.schema for table in DATASETS.values()]
+    return make_recipe(["calls_assets.lake"], version("duckdb"), place, columns, schemas)
+
+
+def _list_columns(lake: Lake, table: Table) -> object:
+    """Tells which columns a table's files have: all; or some, then by what all files are; or none, without files."""
+    files = lake.list_files(f"{table.tree}/{table.name}/")
+    if not files:
+        return None
+    newest = max(file.key for file in files)
+    with contextlib.suppress(OSError, pa.ArrowException):
+        held = pq.read_schema(pa.BufferReader(lake.storage.read(newest))).names
+        if set(table.schema.names) <= set(held):
+            return "all"
+    return sorted(map(_identify, files))
+
+
+def _identify(file: StoredFile) -> tuple[str, str]:
+    return file.key, file.version
+
+
+def _hash_catalog(lake: Lake) -> str:
+    try:
+        return hashlib.blake2b(lake.storage.read(CATALOG_KEY), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
 def _views(

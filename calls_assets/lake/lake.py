@@ -9,6 +9,7 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
     tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
     marts/<mart>/call_date=D/<mart>.parquet
     published/D.json                                                     which raw the tables of D show
+    made_of/D.json, made_of/<agents|catalog>.json                        what marts, agents and catalogue were made of
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ TABLES_PREFIX = "tables/"
 SET_ASIDE_SUFFIX = ".damaged"
 SOURCE_KEY = "lake.json"
 _PUBLISHED_PREFIX = "published/"
+_MADE_OF_PREFIX = "made_of/"
 _COMPACT_BYTES = 64 * 2**20
 _COMPACT_SEGMENTS = 8
 _LIST_AGAIN = 20
@@ -95,10 +97,12 @@ class Published:
     Attributes:
         segment_keys: The raw files they were made from.
         settled_at: Every id of the day was read at this instant or later; None when it has none.
+        recipe: What identifies how they were made; empty when that is not known.
     """
 
     segment_keys: frozenset[str]
     settled_at: datetime | None
+    recipe: str = ""
 
 
 def _select(key: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -349,18 +353,30 @@ class Lake:
 
     def is_current(self, raw: RawDay) -> bool:
         """Tells whether a day's raw still is what was read."""
-        held = {segment.key for segment in self.segments(raw.day)} | {key for _, key in self.event_files(raw.day)}
-        return raw.segment_keys == held
+        return raw.segment_keys == self.raw_keys_of(raw.day)
+
+    def raw_keys_of(self, day: date) -> frozenset[str]:
+        """Lists the files of a day's raw."""
+        return frozenset(segment.key for segment in self.segments(day)) | {key for _, key in self.event_files(day)}
 
     def mark_key(self, day: date) -> str:
         """Gives the path of a day's mark."""
         return f"{_PUBLISHED_PREFIX}{day}.json"
 
-    def mark_published(self, raw: RawDay) -> None:
-        """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale."""
+    def mark_published(self, raw: RawDay, recipe: str = "") -> None:
+        """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale.
+
+        Args:
+            raw: The raw.
+            recipe: Identifies how the tables were made of it.
+        """
         newest = raw.versions.group_by("call_id").aggregate([("last_read_at", "max")])
         oldest = pc.min(newest["last_read_at_max"]).as_py()
-        content = {"segments": sorted(raw.segment_keys), "settled_at": oldest.isoformat() if oldest else None}
+        content: dict[str, object] = {
+            "segments": sorted(raw.segment_keys),
+            "settled_at": oldest.isoformat() if oldest else None,
+            "recipe": recipe,
+        }
         key = self.mark_key(raw.day)
         data = _seal_mark(key, content)
         with contextlib.suppress(FileNotFoundError):
@@ -372,15 +388,39 @@ class Lake:
     def published(self) -> dict[date, Published]:
         """Tells, for every day whose tables were written, which raw they show."""
         found = {}
-        for key, _, _ in self.list_files(_PUBLISHED_PREFIX):
-            # A mark that is damaged or just being removed only means that the day is made again.
-            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                content = _open_mark(key, self._read(key))
-                instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
-                found[date.fromisoformat(key[len(_PUBLISHED_PREFIX) : -len(".json")])] = Published(
-                    frozenset(content["segments"]), instant
-                )
+        for day in self.published_days():
+            mark = self.published_day(day)
+            if mark is not None:
+                found[day] = mark
         return found
+
+    def published_day(self, day: date) -> Published | None:
+        """Tells which raw the tables of a day show; None when that is not known."""
+        key = self.mark_key(day)
+        # A mark that is damaged or just being removed only means that the day is made again.
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            content = _open_mark(key, self._read(key))
+            instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
+            return Published(frozenset(content["segments"]), instant, content.get("recipe", ""))
+        return None
+
+    def read_made_of(self, name: str) -> dict[str, Any]:
+        """Gives what something was made of when it was made last; nothing when that is not known.
+
+        Args:
+            name: Of what: `agents`, `catalog`, or the day of marts.
+        """
+        key = f"{_MADE_OF_PREFIX}{name}.json"
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            return _open_mark(key, self._read(key))
+        return {}
+
+    def write_made_of(self, name: str, content: dict[str, Any]) -> None:
+        """Remembers what something was made of, so that it is not made again of the same."""
+        key = f"{_MADE_OF_PREFIX}{name}.json"
+        if self.read_made_of(name) != content:
+            with _explained(f"write {key}"):
+                self.storage.replace(key, _seal_mark(key, content))
 
     def published_days(self) -> list[date]:
         """Lists the days whose tables were written, by the names of their marks alone."""

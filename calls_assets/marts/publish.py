@@ -6,19 +6,25 @@ What belongs here: which tables a mart is made from, and the second look at them
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calls_assets.lake import MARTS, TABLES, Lake, LakeError, StoredFile
+from calls_assets.lake import MARTS, TABLES, CorruptFileError, Lake, LakeError, StoredFile
+from calls_assets.lake.recipe import make_recipe
 from calls_assets.marts.query import connect, run_mart
 from calls_assets.marts.weeks import journey_days, monday_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 _ATTEMPTS = 20
 _JOURNEYS = "call_journeys"
@@ -63,7 +69,13 @@ class MartsReport:
 
 
 def publish_marts(
-    lake: Lake, days: Iterable[date], *, now: datetime, timezone: ZoneInfo, names: Collection[str] = tuple(MARTS)
+    lake: Lake,
+    days: Iterable[date],
+    *,
+    now: datetime,
+    timezone: ZoneInfo,
+    names: Collection[str] = tuple(MARTS),
+    unless_current: bool = False,
 ) -> dict[date, MartsReport]:
     """Makes marts of days and writes those whose rows changed.
 
@@ -75,6 +87,7 @@ def publish_marts(
         now: The time: a journey is complete when the days in which it could grow are over.
         timezone: Zone of the days.
         names: The marts to write.
+        unless_current: Leave those as they are that are whole and were made of the same files in the same way.
 
     Raises:
         LakeError: A day has no tables, a file cannot be read or written; marts written before stay.
@@ -82,23 +95,48 @@ def publish_marts(
     counts: dict[date, dict[str, int]] = {day: {} for day in sorted(set(days))}
     replaced: dict[date, set[str]] = {day: set() for day in counts}
     today = now.astimezone(timezone).date()
-    with connect() as connection:
+    made_of = {day: lake.read_made_of(str(day)) for day in counts} if unless_current else None
+    with ExitStack() as stack:
+        connection = cache(lambda: stack.enter_context(connect()))
         for monday, week in groupby(counts, monday_of):
             of_week = list(week)
             for name in (name for name in MARTS if name in names):
                 for group in [of_week] if name == _JOURNEYS else [[day] for day in of_week]:
-                    for day, count, is_replaced in _publish(lake, connection, name, group, monday=monday, today=today):
+                    work = _Work(lake, connection, name, group, monday, today)
+                    for day, count, is_replaced in _publish(work, made_of):
                         counts[day][name] = count
                         replaced[day] |= {name} if is_replaced else set()
+    for day, held in (made_of or {}).items():
+        lake.write_made_of(str(day), held)
     return {day: MartsReport(day=day, row_counts=counts[day], replaced=frozenset(replaced[day])) for day in counts}
 
 
-def _publish(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, name: str, days: list[date], *, monday: date, today: date
-) -> Iterator[tuple[date, int, bool]]:
-    """Writes a mart for days of one week; yields for each its rows and whether they changed."""
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A mart to make for days of one week.
+
+    Attributes:
+        lake: The lake.
+        connection: Opens the database that makes it, once.
+        name: The mart.
+        days: The days.
+        monday: Of their week.
+        today: The local day.
+    """
+
+    lake: Lake
+    connection: Callable[[], duckdb.DuckDBPyConnection]
+    name: str
+    days: list[date]
+    monday: date
+    today: date
+
+
+def _publish(work: _Work, made_of: Mapping[date, dict[str, Any]] | None) -> Iterator[tuple[date, int, bool]]:
+    """Writes a mart for its days; yields for each its rows and whether they changed."""
+    lake, name, days = work.lake, work.name, work.days
     replaced: set[date] = set()
-    span = journey_days(monday) if name == _JOURNEYS else days
+    span = journey_days(work.monday) if name == _JOURNEYS else days
     for _ in range(_ATTEMPTS):
         seen = _list_sources(lake, name, span)  # before the days: one that appears later is a difference then
         stored = set.intersection(*(set(lake.table_days(source)) for source in _SOURCES[name]))
@@ -106,21 +144,43 @@ def _publish(
         if missing:
             raise LakeError(f"{missing[0]} has no tables in the lake: materialize them before its marts")
         read_days = [day for day in span if day in stored]
+        unknown = [day for day in span if day not in stored or day >= work.today]
+        parameters = {"monday": work.monday, "unknown_days": unknown} if name == _JOURNEYS else None
+        recipe = make_recipe(["calls_assets.marts"], MARTS[name].schema, parameters, seen)
+        if made_of is not None and not replaced:
+            held = _count_current(lake, name, days, recipe, made_of)
+            if held is not None:
+                yield from ((day, count, False) for day, count in held.items())
+                return
         tables = {
             source: _read(lake, source, read_days, columns, with_day=name == _JOURNEYS)
             for source, columns in _SOURCES[name].items()
         }
+        rows = run_mart(work.connection(), name, tables, parameters)
         if name == _JOURNEYS:
-            unknown = [day for day in span if day not in stored or day >= today]
-            rows = run_mart(connection, name, tables, {"monday": monday, "unknown_days": unknown})
             by_day = {day: rows.filter(pc.equal(rows["call_date"], pa.scalar(day))) for day in days}
         else:
-            by_day = {days[0]: run_mart(connection, name, tables)}
+            by_day = {days[0]: rows}
         replaced |= {day for day in days if lake.write_table(name, day, by_day[day])}
         if _list_sources(lake, name, span) == seen:
-            yield from ((day, len(by_day[day]), day in replaced) for day in days)
+            for day in days:
+                if made_of is not None:
+                    made_of[day][name] = recipe
+                yield day, len(by_day[day]), day in replaced
             return
     raise LakeError(f"the tables of {days[0]} keep changing while {name} is made: try again")
+
+
+def _count_current(
+    lake: Lake, name: str, days: Iterable[date], recipe: str, made_of: Mapping[date, dict[str, Any]]
+) -> dict[date, int] | None:
+    """Gives the rows of a mart by day; None when a day is not current, or missing or damaged."""
+    if any(made_of[day].get(name) != recipe for day in days):
+        return None
+    try:
+        return {day: len(lake.read_table(name, day, ())) for day in days}
+    except (FileNotFoundError, CorruptFileError):
+        return None
 
 
 def _read(lake: Lake, name: str, days: list[date], columns: tuple[str, ...] | None, *, with_day: bool) -> pa.Table:

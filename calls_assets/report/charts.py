@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -18,6 +17,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from calls_assets.report.figures import Slot
 
 # Colours by which the drawing's parts are told apart; none of them reaches the page.
 _OFFERED, _ANSWERED, _LEVEL, _AXIS, _GRID, _TEXT = (f"#00000{number}" for number in range(1, 7))
@@ -58,25 +59,6 @@ _SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A half hour.
-
-    Attributes:
-        label: Its start, as `09:30`.
-        offered: Calls offered.
-        answered: Calls answered.
-        level: Service level; None without calls.
-        text: All of it in words.
-    """
-
-    label: str
-    offered: int
-    answered: int
-    level: float | None
-    text: str
 
 
 def draw_intervals(slots: Sequence[Slot], *, key: str, title: str, description: str, is_narrow: bool) -> str:

@@ -45,6 +45,25 @@ class Shown:
     share: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A half hour.
+
+    Attributes:
+        label: Its start, as `09:30`.
+        offered: Calls offered.
+        answered: Calls answered.
+        level: Service level; None without calls.
+        text: All of it in words.
+    """
+
+    label: str
+    offered: int
+    answered: int
+    level: float | None
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A measure of a mart, as a reader knows it.

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from calls_assets.lake import Lake, LakeError
 from calls_assets.report.figures import Number, Row
-from calls_assets.report.page import render
 from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, make_view
 
 REPORTS_PREFIX = "reports/"
@@ -77,7 +76,13 @@ def publish_report(
     held = _read_page(lake, key)
     # Drawing is most of the work: a page that was made of the same is not drawn again.
     is_current = made_of.encode() in held
-    page = held if is_current else render(view, made_of).encode()
+    if is_current:
+        page = held
+    else:
+        # Drawing needs half a second to load.
+        from calls_assets.report.page import render  # noqa: PLC0415
+
+        page = render(view, made_of).encode()
     is_replaced = _replace(lake, key, page)
     is_latest = day == max(_list_days(lake))
     if is_latest:

@@ -16,7 +16,6 @@ from typing import Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from calls_assets.lake import CALL_RECORDS, MARTS, TABLES, describe
-from calls_assets.report.charts import Slot
 from calls_assets.report.figures import (
     NO_CALLS,
     NOT_KNOWN,
@@ -24,6 +23,7 @@ from calls_assets.report.figures import (
     Number,
     Row,
     Shown,
+    Slot,
     Totals,
     Unit,
     add_up,

@@ -17,8 +17,9 @@ import httpx
 import pytest
 import uvicorn
 
-from calls_assets.inbox import Inbox, create_app
+from calls_assets.inbox import Inbox
 from calls_assets.inbox import receiver as receiver_module
+from calls_assets.inbox.receiver import create_app
 from calls_assets.lake import LocalStorage
 
 SECRET, NEXT_SECRET, KEY = "s" * 24, "next-secret-0123456789", "signing-key-0123456789"

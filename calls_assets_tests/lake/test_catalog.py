@@ -211,3 +211,26 @@ def test_files_that_are_none_of_the_lakes_are_not_shown(root: Path) -> None:
         assert connection.sql("SELECT count(*) = count(DISTINCT call_id), min(call_date) FROM calls").fetchall() == [
             (True, date.fromisoformat(f"{DAY}"))
         ]
+
+
+def test_a_catalogue_whose_views_would_be_the_same_is_left_as_it_is(root: Path) -> None:
+    """Days that come or change do not touch it; a table's first file, a lost or changed catalogue do."""
+    lake = Lake.open(root)
+    names = write_catalog(lake, unless_current=True)
+    path = root / CATALOG_KEY
+
+    def is_left() -> bool:
+        before = path.stat().st_ino if path.exists() else None
+        assert write_catalog(lake, unless_current=True) == names
+        return path.stat().st_ino == before
+
+    assert is_left()
+    lake.write_table("calls", DAYS[0], lake.read_table("calls", DAY))
+    assert is_left()
+    path.write_bytes(path.read_bytes() + b"x")
+    assert not is_left()
+    path.unlink()
+    assert not is_left()
+    shutil.rmtree(root / "marts/agent_days")
+    assert not is_left()
+    assert is_left()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import calls_assets.marts.publish as publish_module
 from calls_assets.lake import MARTS, Lake, LakeError, LocalStorage, parquet
 from calls_assets.marts import publish_marts
+from calls_assets.marts.query import run_mart
 from calls_assets_tests.lakes import DAYS, NOW, ZONE, FinishedLake, to_table
 from calls_assets_tests.marts.oracle import monday
 from calls_assets_tests.marts.test_journeys import a_call
@@ -162,3 +166,48 @@ def _readable(call: dict[str, object]) -> dict[str, object]:
     """Adds what a row of calls must have."""
     moments = dict.fromkeys(("first_read_at", "last_read_at", "last_changed_at"), call["started_at"])
     return {**call, **moments, "read_count": 1, "is_final": True}
+
+
+def count_queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gives a list of the marts that are made from now on."""
+    made: list[str] = []
+
+    def note(connection: Any, name: str, *arguments: Any) -> Any:  # noqa: ANN401 - passes everything on
+        made.append(name)
+        return run_mart(connection, name, *arguments)
+
+    monkeypatch.setattr(publish_module, "run_mart", note)
+    return made
+
+
+def test_marts_of_unchanged_tables_are_not_made_again_when_asked_so(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made, the same is reported; a changed table, a lost mart and another today make what they must."""
+    days = DAYS[28:32]
+    publish = partial(publish_marts, lake, now=NOW, timezone=ZONE, unless_current=True)
+    before = publish(days)
+    made = count_queries(monkeypatch)
+    assert {day: report.row_counts for day, report in publish(days).items()} == {
+        day: report.row_counts for day, report in before.items()
+    }
+    assert made == []
+
+    publish_marts(lake, [DAY], now=NOW, timezone=ZONE)
+    assert set(made) == set(MARTS)
+    made.clear()
+
+    lake.storage.delete(lake.table_key("agent_days", DAY))
+    assert publish(days)[DAY].replaced == {"agent_days"}
+    assert made == ["agent_days"]
+    made.clear()
+
+    calls = lake.read_table("calls", DAY).to_pylist()
+    calls[0]["disposition_code"] = "Something else"
+    lake.write_table("calls", DAY, to_table("calls", calls))
+    publish([DAY])
+    assert set(made) == set(MARTS)
+    made.clear()
+
+    publish_marts(lake, [DAY], now=NOW - timedelta(days=300), timezone=ZONE, unless_current=True)
+    assert made == ["call_journeys"]  # what is complete depends on today

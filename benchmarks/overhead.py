@@ -1,0 +1,201 @@
+"""Dagster overhead: a sweep of a day beside an empty asset, as a command and from a sensor's tick.
+
+    python benchmarks/overhead.py             # QUICK=1: one round
+
+Every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the same project.
+A sweep is everything: raw records, deliveries, seven tables, agents, marts, catalogue and the report of the day, with
+all asset checks. The day has 2,000 calls; each sweep with new calls finds 200 more of it. The range is 30 days without
+anything to do, in one run. The server answers at once.
+
+From the tick: `dagster dev` with the shipped dagster.yaml, on the simulator, of which new calls come all the time. The
+sensor `new_call_ids` looks every five seconds. Measured from the beginning of a tick that saw a call to the moment at
+which today's `calls` was replaced, and to the end of its run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from harness import DAY, OURS, PEERS, QUICK, ROOT, TOKEN, Server, emit, run_server, tell
+
+from calls_assets.simulator import Account, Vendor, create_app, serve
+from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
+
+ROUNDS = 1 if QUICK else 5
+CALLS = 2_000
+NEW = 200
+RANGE_DAYS = 30
+WATCHED_SECONDS = 60
+FLOOR = "empty asset in the same project"
+ALONE = "empty asset in an empty project"
+IDLE = f"{OURS}, nothing to do"
+BUSY = f"{OURS}, {NEW} new calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one command took.
+
+    Attributes:
+        seconds: From start to end.
+        cpu_seconds: User and system time.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+def main() -> None:
+    """Measures the commands in turn."""
+    root = Path(tempfile.mkdtemp(prefix="overhead-"))
+    try:
+        with run_server(CALLS + NEW * (ROUNDS + 1)) as server:
+            environment = make_environment(root, server.url)
+            measure_commands(server, environment)
+            measure_range(environment)
+        measure_ticks(root / "dev")
+    finally:
+        shutil.rmtree(root)
+
+
+def make_environment(root: Path, url: str) -> dict[str, str]:
+    """Gives the variables of a deployment below a directory."""
+    home = root / "dagster_home"
+    home.mkdir()
+    shutil.copy(ROOT / "dagster.yaml", home)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CALLS_", "DAGSTER_")) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return kept | {
+        "DAGSTER_HOME": str(home),
+        "CALLS_DATA_DIR": str(root / "lake"),
+        "CALLS_API_BASE_URL": url,
+        "CALLS_API_TOKEN": TOKEN,
+        "CALLS_API_REQUESTS_PER_SECOND": "100000",
+        "CALLS_START_DATE": str(date.fromisoformat(DAY) - timedelta(days=RANGE_DAYS - 1)),
+        "CALLS_BACKFILL_DAYS_PER_RUN": "0",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(PEERS))),
+    }
+
+
+def measure_commands(server: Server, environment: Mapping[str, str]) -> None:
+    """A day with nothing to do, and with new calls, beside the floors."""
+    sweep = ("-m", "calls_assets.definitions", "--select", "*", "--partition", DAY)
+    calls = CALLS
+    server.configure({"calls": calls})
+    materialize(environment, *sweep)
+    runs: dict[str, list[Run]] = {IDLE: [], BUSY: [], FLOOR: [], ALONE: []}
+    for _ in range(ROUNDS):
+        runs[FLOOR].append(materialize(environment, "-m", "empty_asset", "--select", "empty"))
+        runs[ALONE].append(materialize(environment, "-m", "empty_project", "--select", "empty"))
+        runs[IDLE].append(materialize(environment, *sweep))
+        calls += NEW
+        server.configure({"calls": calls})
+        runs[BUSY].append(materialize(environment, *sweep))
+        if server.stats()["calls"] < NEW:
+            sys.exit("the new calls were not found")
+    report("a sweep of a day as a command", runs)
+
+
+def measure_range(environment: Mapping[str, str]) -> None:
+    """Thirty days in one run, when all of it is done."""
+    first = date.fromisoformat(DAY) - timedelta(days=RANGE_DAYS - 1)
+    sweep = ("-m", "calls_assets.definitions", "--select", "*", "--partition-range", f"{first}...{DAY}")
+    materialize(environment, *sweep)
+    runs: dict[str, list[Run]] = {f"{OURS}, {RANGE_DAYS} days": [], FLOOR: []}
+    for _ in range(1 if QUICK else 3):
+        runs[FLOOR].append(materialize(environment, "-m", "empty_asset", "--select", "empty"))
+        runs[f"{OURS}, {RANGE_DAYS} days"].append(materialize(environment, *sweep))
+    report("a range in one run", runs)
+
+
+def measure_ticks(root: Path) -> None:
+    """Lets the sensor work for a while."""
+    zone = ZoneInfo(f"Etc/GMT{datetime.now(UTC).hour - 12:+d}")  # where it is about midday: these names count westwards
+    today = datetime.now(zone).date()
+    account = Account(first_day=today - timedelta(days=1), calls_per_day=20_000, timezone=zone.key)
+    root.mkdir()
+    with serve(create_app(Vendor(account), token=TOKEN)) as vendor:
+        environment = make_environment(root, vendor.url) | {
+            "CALLS_START_DATE": str(today),
+            "CALLS_TIMEZONE": zone.key,
+            "CALLS_POLL_SECONDS": "5",
+        }
+        table = Path(environment["CALLS_DATA_DIR"]) / f"tables/calls/call_date={today}/calls.parquet"
+        with dagster_dev(environment) as dev:
+            dev.wait_for("a first sweep", lambda: list_ended(dev), 300)
+            replaced: list[float] = []
+            until = time.monotonic() + WATCHED_SECONDS
+            while time.monotonic() < until:
+                changed_at = table.stat().st_mtime
+                if changed_at not in replaced:
+                    replaced.append(changed_at)
+                time.sleep(0.05)
+            runs = list_ended(dev)
+            rows, ends = [], []
+            for tick in dev.ticks():
+                for run in (runs[run_id] for run_id in tick["runIds"] if run_id in runs):
+                    shown = [at for at in replaced if tick["timestamp"] < at <= run["endTime"]]
+                    if shown:
+                        rows.append(shown[0] - tick["timestamp"])
+                        ends.append(run["endTime"] - tick["timestamp"])
+    if not rows:
+        sys.exit("no tick saw a call")
+    tell(f"{len(rows)} ticks with calls")
+    emit("from a tick in dagster dev", OURS, "seconds to the row", rows)
+    emit("from a tick in dagster dev", OURS, "seconds to the end of the run", ends)
+
+
+def list_ended(dev: DagsterDev) -> dict[str, dict[str, Any]]:
+    """Gives the sweeps that succeeded, by id."""
+    return {run["runId"]: run for run in dev.runs(statuses=["SUCCESS"], pipelineName="sweep_job")}
+
+
+def report(benchmark: str, runs: Mapping[str, list[Run]]) -> None:
+    """Prints the figures."""
+    for name, found in runs.items():
+        emit(benchmark, name, "seconds", [run.seconds for run in found])
+        floors = [run.seconds for run in runs[FLOOR]]
+        emit(
+            benchmark,
+            name,
+            "seconds beyond the floor",
+            [run.seconds - floor for run, floor in zip(found, floors, strict=True)],
+        )
+        emit(benchmark, name, "CPU seconds", [run.cpu_seconds for run in found])
+
+
+def materialize(environment: Mapping[str, str], *arguments: str) -> Run:
+    """Runs the command."""
+    before, began = os.times(), time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "asset", "materialize", *arguments],
+        env=dict(environment),
+        cwd=environment["DAGSTER_HOME"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ended, after = time.monotonic(), os.times()
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    tell(f"{' '.join(arguments)}: {ended - began:.2f} s, CPU {cpu:.2f} s")
+    return Run(ended - began, cpu)
+
+
+if __name__ == "__main__":
+    main()
