@@ -10,7 +10,16 @@ from calls_assets.api.client import (
     parse_retry_after,
 )
 from calls_assets.api.connect import connect
-from calls_assets.api.contract import Call, ExternalNumber, Leg, Recording, decode_call, payload_fields
+from calls_assets.api.contract import (
+    Call,
+    ExternalNumber,
+    Glance,
+    Leg,
+    Recording,
+    decode_call,
+    glance_at,
+    payload_fields,
+)
 from calls_assets.api.errors import (
     AccessDeniedError,
     ApiError,
@@ -34,6 +43,7 @@ __all__ = [
     "ContractError",
     "Event",
     "ExternalNumber",
+    "Glance",
     "Leg",
     "PermanentError",
     "Recording",
@@ -44,6 +54,7 @@ __all__ = [
     "connect",
     "decode_call",
     "decode_event",
+    "glance_at",
     "parse_retry_after",
     "payload_fields",
 ]

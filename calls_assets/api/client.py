@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDict
 
 from calls_assets.api.errors import (
     AccessDeniedError,
@@ -161,9 +162,8 @@ class CallsClient:
         self._clock = clock
         self._jitter = jitter
         self._prefix = config.base_url.rstrip("/") + "/calls/"
-        self._base = httpx.URL(self._prefix)
         self._token = config.token or _read_token(config.token_file)
-        self._headers = _build_headers(self._token)
+        self._pattern = _build_pattern(self._prefix, self._token)
         self._token_lock = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.concurrency)
         self._pacer = _Pacer(config.requests_per_second)
@@ -246,7 +246,8 @@ class CallsClient:
 
     async def _attempt(self, call_id: int, url: str, *, is_repeat: bool) -> Answer | _TokenRefused | _Failure:
         self._refuse_if_denied()
-        async with self._slots:
+        await self._slots.acquire()
+        try:
             await self._pacer.wait_for_turn()
             self._refuse_if_denied()  # another task may have been refused while this one waited
             self.stats.requests += 1
@@ -259,6 +260,8 @@ class CallsClient:
             except _TRANSPORT_ERRORS as error:
                 # Only the kind: the texts of these errors can quote what was sent or received.
                 return _Failure(f"connection failed ({type(error.__cause__ or error).__name__})")
+        finally:
+            self._slots.release()
 
     async def _exchange(self, call_id: int, url: str) -> Answer | _TokenRefused | _Failure:
         transport = self._transport
@@ -286,18 +289,15 @@ class CallsClient:
         raise RequestRefusedError(f"the API answered with the unexpected status HTTP {status}")
 
     def _build_request(self, url: str) -> httpx.Request:
-        """Makes a request at an eighth of what httpx spends on it: a seventh of all work for a call."""
-        # Given a stream, httpx adds no headers of its own, which aiohttp adds anyway.
-        request = httpx.Request("GET", self._base, headers=self._headers, stream=httpx.ByteStream(b""))
-        request.read()
+        """Copies the pattern of a request: building each anew was a tenth of all work for a call."""
+        request = httpx.Request.__new__(httpx.Request)
         # The transport only wants the URL's text, and this one needs no parsing: base and id are checked.
-        request.url = url  # type: ignore[assignment]
+        request.__dict__ = self._pattern | {"url": url}
         return request
 
     async def _read_call(self, call_id: int, response: httpx.Response) -> Answer | _Failure:
         limit = self._config.body_limit_bytes
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in {"identity", ""}:
+        if any(name.lower() == b"content-encoding" and _is_coding(value) for name, value in response.headers.raw):
             return _Failure("a compressed body, which was not asked for")
         body = await _read_body(response, limit)
         if body is None:
@@ -332,7 +332,7 @@ class CallsClient:
                     problem = str(error)
                 else:
                     if token != refused.token:
-                        self._token, self._headers = token, _build_headers(token)
+                        self._token, self._pattern = token, _build_pattern(self._prefix, token)
                         return
                     problem = "the token was refused, and its file still holds the same"
             self._denied = f"the API denied access (HTTP {refused.status}): {problem}"
@@ -378,18 +378,25 @@ class _Pacer:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
     async def wait_for_turn(self) -> None:
-        loop = asyncio.get_running_loop()
+        if not self._lock.locked() and self._take_turn() == 0:
+            return
         async with self._lock:
-            while True:
-                now = loop.time()
-                slot = max(self._next, self._paused_until)
-                if len(self._turns) == self._turns.maxlen:
-                    slot = max(slot, self._turns[0] + self._window_seconds)
-                if slot <= now:
-                    break
-                await asyncio.sleep(slot - now)
-            self._turns.append(now)
-            self._next = self._interval + (now if slot == -math.inf else max(slot, now - _PACE_SLACK_SECONDS))
+            seconds = self._take_turn()
+            while seconds > 0:
+                await asyncio.sleep(seconds)
+                seconds = self._take_turn()
+
+    def _take_turn(self) -> float:
+        """Takes the turn that is due and gives 0, or takes none and gives the seconds until one is."""
+        now = asyncio.get_running_loop().time()
+        slot = max(self._next, self._paused_until)
+        if len(self._turns) == self._turns.maxlen:
+            slot = max(slot, self._turns[0] + self._window_seconds)
+        if slot > now:
+            return slot - now
+        self._turns.append(now)
+        self._next = self._interval + (now if slot == -math.inf else max(slot, now - _PACE_SLACK_SECONDS))
+        return 0.0
 
 
 def parse_retry_after(value: str, now: datetime) -> float | None:
@@ -460,16 +467,24 @@ def _read_token(path: Path | None) -> str:
     return _check_token(text, f"the token in {path}")
 
 
-def _build_headers(token: str) -> httpx.Headers:
-    return httpx.Headers(
-        {
-            "Access-Token": token,
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "calls-assets",
-        }
-    )
+def _build_pattern(url: str, token: str) -> dict[str, Any]:
+    """Gives the attributes that all requests of a client share."""
+    headers = {
+        "Access-Token": token,
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "calls-assets",
+    }
+    # Given a stream, httpx adds no headers of its own, which aiohttp adds anyway.
+    request = httpx.Request("GET", url, stream=httpx.ByteStream(b""))
+    request.read()
+    # aiohttp's own kind of headers: it would make one of httpx's, item by item, for each request.
+    return request.__dict__ | {"headers": CIMultiDict(headers)}
+
+
+def _is_coding(value: bytes) -> bool:
+    return value.strip().lower() not in {b"identity", b""}
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -48,9 +48,13 @@ class Known(NamedTuple):
     day: date
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
 def to_us(instant: datetime) -> int:
     """Converts an aware instant to UTC epoch microseconds."""
-    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (instant - _EPOCH) // _MICROSECOND
 
 
 def day_start_us(day: date, timezone: ZoneInfo) -> int:
@@ -60,7 +64,7 @@ def day_start_us(day: date, timezone: ZoneInfo) -> int:
 
 def day_of(started_us: int, timezone: ZoneInfo) -> date:
     """Gives the local day an instant falls in."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=started_us)).astimezone(timezone).date()
+    return datetime.fromtimestamp(started_us // 1_000_000, timezone).date()
 
 
 class Knowledge:

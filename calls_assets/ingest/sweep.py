@@ -7,17 +7,17 @@ Nothing is remembered between sweeps but the lake: killed at any point, the next
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
-import pyarrow.compute as pc
-
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
-from calls_assets.api.contract import decode_call
+from calls_assets.api.contract import glance_at
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
 from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
@@ -166,9 +166,10 @@ async def sweep(
     work = _Sweep(lake, client, options, now, log)
     ordered = sorted(set(days))
     try:
-        await work.run_wanted(wanted or {}, ordered)
-        for group in _group(ordered):
-            await work.run_group(group, reread_final=reread_final, wide=wide)
+        with _light_collector():
+            await work.run_wanted(wanted or {}, ordered)
+            for group in _group(ordered):
+                await work.run_group(group, reread_final=reread_final, wide=wide)
     except _NoAnswerError as problem:
         await work.land()
         raise SweepFailedError(str(problem), work.report(ordered)) from None
@@ -239,14 +240,11 @@ def _highest_call(lake: Lake, segments: Sequence[Segment]) -> int:
         if segment.highest_id <= top:
             break
         try:
-            rows = lake.read_segment(segment.key, ["call_id", "http_status", "error", "started_at"])
+            top = max(top, lake.find_highest_call(segment.key))
         except CorruptFileError:  # the next sweep says so
             continue
         except FileNotFoundError:  # compacted since it was listed
             return _highest_call(lake, [again for again in lake.segments() if again.day in days])
-        is_call = pc.and_(pc.not_equal(rows["http_status"], 404), pc.is_null(rows["error"]))
-        is_call = pc.and_(is_call, pc.is_valid(rows["started_at"]))
-        top = max(top, pc.max(rows["call_id"].filter(is_call)).as_py() or 0)
     return top
 
 
@@ -254,7 +252,7 @@ def _holds_call(answer: Answer) -> bool:
     if answer.body is None:
         return False
     try:
-        decode_call(answer.call_id, answer.body)
+        glance_at(answer.call_id, answer.body)
     except ContractError:
         return False
     return True
@@ -269,6 +267,21 @@ def _group(days: Sequence[date]) -> list[list[date]]:
         else:
             groups.append([day])
     return groups
+
+
+@contextmanager
+def _light_collector() -> Iterator[None]:
+    """Keeps the collector of cycles from looking through all that lives, again and again: a tenth of a sweep's work.
+
+    `land` has it look at what is new. Afterwards it does what it did before.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass
@@ -342,7 +355,7 @@ class _Sweep:
         self._retries_before = client.stats.retries
         self._days: list[date] = []
         self._segments: list[Segment] = []
-        self._buffer: list[tuple[frozenset[date], Read]] = []
+        self._buffer: list[tuple[tuple[date, ...], Read]] = []
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
         self._touched: set[date] = set()
@@ -512,7 +525,8 @@ class _Sweep:
                     self._silence.end()
                     self._take(answer)
                 progress.done += 1
-                await self._keep_house(progress)
+                if len(self._buffer) >= LAND_EVERY_ANSWERS:
+                    await self.land()
 
         tasks = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(wanted)))]
         watch = asyncio.create_task(self._watch(progress))
@@ -541,8 +555,8 @@ class _Sweep:
 
     async def _keep_house(self, progress: _Progress) -> None:
         moment = time.monotonic()
-        overdue = self._buffer and moment - self._buffered_since >= LAND_EVERY_SECONDS
-        if len(self._buffer) >= LAND_EVERY_ANSWERS or overdue:
+        # The next look is in a second.
+        if self._buffer and moment - self._buffered_since >= LAND_EVERY_SECONDS - 1:
             await self.land()
         if moment - progress.logged >= LOG_EVERY_SECONDS:
             progress.logged = moment
@@ -564,13 +578,13 @@ class _Sweep:
             self._missing += 1
         else:
             try:
-                call = decode_call(id_, answer.body)
+                started_at, is_ended = glance_at(id_, answer.body)
             except ContractError as problem:
                 kind, error = Kind.QUARANTINED, str(problem)
                 self._quarantined += 1
                 self._doubtful.add(id_)
             else:
-                kind, started_at, is_ended = Kind.CALL, call.started_at, call.is_ended
+                kind = Kind.CALL
         if started_at is not None:
             started_us = to_us(started_at)
             home = day_of(started_us, zone)
@@ -578,14 +592,15 @@ class _Sweep:
             started_us = 0
             named = self._wanted[id_].day if id_ in self._wanted else None
             home = before.day if before else named or self._days[0]
-        days = {home} if before or started_at or id_ in self._wanted else set()
+        days: tuple[date, ...] = (home,) if before or started_at or id_ in self._wanted else ()
         if before is not None:
-            days.add(before.day)  # so that each day's raw alone tells that the id is elsewhere now
-        if before is not None and before.kind is Kind.CALL:
-            home_before = day_of(before.started_us, zone)
-            days.add(home_before)
-            if home != home_before and kind is Kind.CALL:
-                self._moved.setdefault((home_before, home), set()).add(id_)
+            both = {home, before.day}  # so that each day's raw alone tells that the id is elsewhere now
+            if before.kind is Kind.CALL:
+                home_before = day_of(before.started_us, zone)
+                both.add(home_before)
+                if home != home_before and kind is Kind.CALL:
+                    self._moved.setdefault((home_before, home), set()).add(id_)
+            days = tuple(both)
         read = Read(
             call_id=id_,
             fetched_at=answer.fetched_at,
@@ -597,7 +612,7 @@ class _Sweep:
         )
         if not self._buffer:
             self._buffered_since = time.monotonic()
-        self._buffer.append((frozenset(days), read))
+        self._buffer.append((days, read))
         self.knowledge.add(id_, Known(kind, started_us, bool(is_ended), read_us, home))
 
     def _guess_day(self, id_: int) -> date:
@@ -613,6 +628,7 @@ class _Sweep:
         """Stores the buffered answers: one durable segment per day."""
         async with self._landing:
             buffer, self._buffer = self._buffer, []
+            gc.collect(1)
             moved, self._moved = self._moved, {}
             try:
                 await self._store(buffer, moved)
@@ -623,14 +639,14 @@ class _Sweep:
                 raise
 
     async def _store(
-        self, buffer: list[tuple[frozenset[date], Read]], moved: dict[tuple[date, date], set[int]]
+        self, buffer: list[tuple[tuple[date, ...], Read]], moved: dict[tuple[date, date], set[int]]
     ) -> None:
         by_day: dict[date, list[Read]] = {}
         for days, read in buffer:
             if not days:
                 home = self._guess_day(read.call_id)
                 self.knowledge.file_under(read.call_id, home)
-            for day in days or {home}:
+            for day in days or (home,):
                 by_day.setdefault(day, []).append(read)
         for (source, target), ids in sorted(moved.items()):
             await asyncio.to_thread(self._lake.copy_reads, ids, source, target)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,14 +57,15 @@ def _find_repetitive(table: pa.Table) -> list[str]:
     """Gives the columns whose values repeat, by their first rows; lists by the path of their elements.
 
     A dictionary makes the others larger, above all ids and instants in order, which compress well as they are: days of
-    5,000 calls take a fifth less without.
+    5,000 calls take a fifth less without. Looking for repetitions was a third of the work of writing raw.
     """
     found = []
     for field, column in zip(table.schema, table.columns, strict=True):
-        if pa.types.is_nested(field.type):
-            found.append(f"{field.name}.list.element")
-        elif 2 * pc.count_distinct(first := column.slice(0, _SAMPLE_ROWS)).as_py() <= len(first):
-            found.append(field.name)
+        is_nested = pa.types.is_nested(field.type)
+        first = column.slice(0, _SAMPLE_ROWS)
+        values = pc.list_flatten(first) if is_nested else first
+        if 2 * pc.count_distinct(values).as_py() <= len(values):
+            found.append(f"{field.name}.list.element" if is_nested else field.name)
     return found
 
 
@@ -115,6 +117,27 @@ def decode(key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
         return table  # only its length is wanted, and new metadata would forget that
     metadata = {name: value for name, value in (table.schema.metadata or {}).items() if name != _SEAL_NAME.encode()}
     return table.replace_schema_metadata(metadata or None)
+
+
+def decode_backwards(key: str, file: BinaryIO, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Parses row groups of a file of the lake, the last one first, and reads no more of it than that takes.
+
+    Pages are compared with their checksums, but not the file with its seal: for hints, not for what is published.
+
+    Args:
+        key: Its name in the lake.
+        file: It, opened.
+        columns: The columns to read.
+
+    Raises:
+        CorruptFileError: The bytes are no such file.
+    """
+    try:
+        parts = pq.ParquetFile(file, page_checksum_verification=True)
+        for index in reversed(range(parts.num_row_groups)):
+            yield parts.read_row_group(index, columns=list(columns), use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as problem:
+        raise CorruptFileError(key, _summarise(problem)) from None
 
 
 def _summarise(problem: Exception) -> str:

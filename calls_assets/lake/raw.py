@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -49,18 +50,19 @@ def hash_content(http_status: int, payload: bytes | None) -> bytes:
 
 def reads_to_rows(reads: Sequence[Read]) -> pa.Table:
     """Makes the rows of a segment of answers, by id."""
-    ordered = sorted(reads, key=lambda read: (read.call_id, read.fetched_at))
+    ordered = sorted(reads, key=attrgetter("call_id", "fetched_at"))
+    fetched_at = pa.array([read.fetched_at for read in ordered], INSTANT)
     return pa.table(
         {
             "call_id": [read.call_id for read in ordered],
-            "fetched_at": [read.fetched_at for read in ordered],
+            "fetched_at": fetched_at,
             "http_status": [read.http_status for read in ordered],
             "started_at": [read.started_at for read in ordered],
             "is_ended": [read.is_ended for read in ordered],
             "content_hash": [hash_content(read.http_status, read.payload) for read in ordered],
             "error": [read.error for read in ordered],
             "payload": [read.payload for read in ordered],
-            "reads": [[read.fetched_at] for read in ordered],
+            "reads": pa.ListArray.from_arrays(np.arange(len(ordered) + 1, dtype=np.int32), fetched_at),
         },
         schema=CALL_RECORDS.schema,
     )

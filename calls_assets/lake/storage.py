@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 _TEMPORARY = ".tmp"
 _PRIVATE_TREES = frozenset({"raw", "inbox", _TEMPORARY})
@@ -65,6 +65,14 @@ class Storage(Protocol):
 
     def has_files(self) -> bool:
         """Tells whether there is a lake, or anything else, at all."""
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """A store that also gives parts of a file without reading the rest."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Opens a file for reading at any place; raises FileNotFoundError."""
 
 
 class LocalStorage:
@@ -117,6 +125,10 @@ class LocalStorage:
     def read(self, key: str) -> bytes:
         """Gives a file's content."""
         return (self.root / key).read_bytes()
+
+    def open(self, key: str) -> BinaryIO:
+        """Opens a file for reading."""
+        return (self.root / key).open("rb")
 
     def put_new(self, key: str, data: bytes | memoryview) -> None:
         """Stores a new file durably."""

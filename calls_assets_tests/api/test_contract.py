@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from calls_assets.api import Call, ContractError, ExternalNumber, Leg, Recording, decode_call, payload_fields
+from calls_assets.api import (
+    Call,
+    ContractError,
+    ExternalNumber,
+    Leg,
+    Recording,
+    decode_call,
+    glance_at,
+    payload_fields,
+)
+from calls_assets.api.contract import _decode_plain
 
 START = datetime(2025, 5, 21, 14, 51, 24, tzinfo=UTC)
 LEG: dict[str, Any] = {
@@ -474,7 +485,10 @@ def check(body: bytes) -> None:
         call = decode_call(1234, body)
     except ContractError as error:
         assert len(str(error)) < 100  # noqa: PT017 - success is as good as this error
+        with pytest.raises(ContractError, match=f"^{re.escape(str(error))}$"):
+            glance_at(1234, body)
         return
+    assert glance_at(1234, body) == (call.started_at, call.is_ended)
     assert call.id == 1234
     assert call.started_at.tzinfo is UTC
     for value in msgspec.to_builtins(call).values():
@@ -483,6 +497,61 @@ def check(body: bytes) -> None:
     json.dumps(msgspec.to_builtins(call), ensure_ascii=False).encode()  # valid UTF-8 throughout
     for text in payload_fields(body).values():
         json.loads(text)
+
+
+def test_the_documented_body_is_judged_at_a_glance() -> None:
+    """What a sweep needs of a call without quirks costs no full decoding, in either envelope."""
+    for envelope in (DOCUMENTED, [DOCUMENTED], DOCUMENTED | {"unknown": [1], "ivr": [], "contact": None}):
+        assert _decode_plain(pack(envelope)) is not None
+    assert _decode_plain(pack(DOCUMENTED | {"deep": [[]] * 64})) is None
+    assert _decode_plain(pack(DOCUMENTED | {"type": "brand"}).replace(b"brand", b"\xc3(")) is None
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTED, *(f"contact.{key}" for key in DOCUMENTED["contact"]), *LEG])
+def test_a_glance_takes_and_refuses_what_decoding_does(path: str) -> None:
+    """Field by field, with values on both sides of every limit."""
+    strange: tuple[object, ...] = (
+        None,
+        "",
+        [],
+        {},
+        0,
+        -1,
+        1,
+        2,
+        True,
+        0.0,
+        1.5,
+        2.0,
+        2**63 - 1,
+        2**63,
+        -(2**63),
+        1747839084,
+        4102444800,
+    )
+    others: tuple[object, ...] = (
+        "x",
+        "1",
+        "true",
+        "null null",
+        " ",
+        [None],
+        [[]],
+        [0],
+        [-1],
+        ["1"],
+        [2**63],
+        [{}],
+        [{"id": -1}],
+        [True],
+    )
+    for value in (*strange, *others):
+        if path in DOCUMENTED:
+            check(pack(DOCUMENTED | {path: value}))
+        if path in LEG:
+            check(pack(DOCUMENTED | {"all_agents": [LEG, LEG | {path: value}]}))
+        if path.startswith("contact."):
+            check(pack(DOCUMENTED | {"contact": DOCUMENTED["contact"] | {path.partition(".")[2]: value}}))
 
 
 @given(st.binary(max_size=200))

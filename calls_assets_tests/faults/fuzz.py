@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from hypothesis import strategies as st
 
-from calls_assets.api import Call, ContractError, decode_call, payload_fields
+from calls_assets.api import Call, ContractError, Glance, decode_call, glance_at, payload_fields
 from calls_assets.derive import derive_day
 from calls_assets_tests.derive.versions import SAMPLE, START, to_table, version
 
@@ -107,6 +108,8 @@ def find_crash(id_: int, body: bytes, found: Fuzzed | None = None) -> str | None
     """Decodes a body; names what is wrong with how that ends, None for nothing."""
     if found is not None:
         found.was_accepted = False
+    if _judge(decode_call, id_, body) != _judge(glance_at, id_, body):
+        return "a glance that tells otherwise"
     try:
         call = decode_call(id_, body)
     except ContractError as error:
@@ -128,6 +131,15 @@ def find_crash(id_: int, body: bytes, found: Fuzzed | None = None) -> str | None
     except Exception as error:  # noqa: BLE001 - as above
         return f"crash after decoding: {type(error).__name__}"
     return None
+
+
+def _judge(read: Callable[[int, bytes], Call | Glance], id_: int, body: bytes) -> object:
+    """Gives what a sweep learns of a body."""
+    try:
+        call = read(id_, body)
+    except Exception as error:  # noqa: BLE001 - which it is counts too
+        return type(error), str(error)
+    return call.started_at, call.is_ended
 
 
 def _derive(accepted: list[tuple[int, bytes]], found: Fuzzed) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random
 
 import dagster as dg
-import httpx
 import pytest
 
 from calls_assets.api import ApiError, CallsClient, connect
@@ -173,7 +172,7 @@ def test_a_leak_is_caught(
     if broken == "log":
         monkeypatch.setattr(CallsClient, "_exchange", talk)
     elif broken == "error":
-        monkeypatch.setattr(sweep_module, "decode_call", quote)
+        monkeypatch.setattr(sweep_module, "glance_at", quote)
     elif broken == "event":
         monkeypatch.setattr(assets_module, "describe_coverage", lambda _coverage: {"who": canaries.PERSON["name"]})
     else:
@@ -231,7 +230,7 @@ def test_a_client_that_follows_redirects_is_caught(tmp_path: Path, monkeypatch: 
 
     async def follow(client: CallsClient, call_id: int, url: str) -> object:
         assert client._transport is not None
-        response = await client._transport.handle_async_request(httpx.Request("GET", url, headers=client._headers))
+        response = await client._transport.handle_async_request(client._build_request(url))
         await response.aread()
         if "location" not in response.headers:
             return await exchange(client, call_id, url)

@@ -6,6 +6,8 @@ import json
 import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -190,6 +192,31 @@ def test_a_damaged_segment_is_named_and_the_others_used(place: Location) -> None
     lake.set_aside(bad.key)
     assert verify(lake) == []
     assert lake.storage.read(bad.key + ".damaged")
+
+
+def test_the_highest_call_is_found_from_the_end_of_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing ids above it are passed, and what stands before it is not read: here it is damaged."""
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 2)
+    lake = Lake.open(tmp_path)
+    key = lake.land(DAY, [make_read(id_, body=None if id_ > 5 else b"{}") for id_ in range(1, 9)]).key
+    assert lake.find_highest_call(key) == 5
+    damage(lake.storage, key)
+    assert lake.find_highest_call(key) == 5
+    with pytest.raises(CorruptFileError):
+        lake.read_segment(key)
+    nothing = lake.land(DAY, [make_read(9, body=None)]).key
+    assert lake.find_highest_call(nothing) == 0
+    (tmp_path / nothing).write_bytes(b"PAR1")
+    with pytest.raises(CorruptFileError):
+        lake.find_highest_call(nothing)
+
+
+def test_the_highest_call_is_found_in_a_store_without_parts_too(tmp_path: Path) -> None:
+    """A store needs no verb beyond those it promises."""
+    local = LocalStorage(tmp_path)
+    store = SimpleNamespace(read=local.read, list=local.list)
+    key = Lake(local).land(DAY, [make_read(3), make_read(4, body=None)]).key
+    assert Lake(cast("Storage", store)).find_highest_call(key) == 3
 
 
 def test_the_lake_refuses_another_source(place: Location) -> None:
