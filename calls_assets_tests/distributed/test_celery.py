@@ -174,7 +174,7 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch
         assert meter.peak <= IN_FLIGHT + PROBES
         assert meter.busiest(1.0) <= RATE * 1.25
 
-        backfill = dev.backfill(list(NAMES), [str(day) for day in days])
+        dev.backfill(list(NAMES), [str(day) for day in days])
         dead = kill_at_work(one, other)
         wait("the other's runs", lambda: [run["runId"] for run in dev.runs(statuses=UNENDED)] == [dead])
         for name, value in deployment.environment.items():
