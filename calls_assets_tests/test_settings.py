@@ -1,6 +1,7 @@
 """Settings: defaults, bounds, one clear line for a wrong value."""
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_without_an_api_the_settings_load_and_say_what_is_missing() -> None:
         ("CALLS_UI_URL", "dagster.example.com"),
         ("CALLS_CATALOG_PATHS", "canary"),
         ("CALLS_POLL_SECONDS", "4"),
-        ("CALLS_SINGLE_WRITER", "canary"),
+        ("CALLS_SINGLE_WRITER", "maybe"),
         ("CALLS_DATA_DIR", "ftp://canary/lake"),
         ("CALLS_DATA_DIR", "S3://canary/lake"),
         ("CALLS_DATA_DIR", "s3://"),
@@ -84,6 +85,27 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(name: str, text: str)
     assert message.startswith(name)
     assert "\n" not in message
     assert "canary" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://bucket", "s3://bucket"),
+        ("gs://bucket/a/b/", "gs://bucket/a/b"),
+        ("az://container/lake_1.x=y-z", "az://container/lake_1.x=y-z"),
+        ("relative/lake", Path("relative/lake")),
+        ("~/lake", Path.home() / "lake"),
+    ],
+)
+def test_the_lake_is_a_directory_or_an_address(text: str, expected: object) -> None:
+    """A slash at the end of an address changes nothing: it would be another lake's name."""
+    assert Settings.from_env({"CALLS_DATA_DIR": text}).data_dir == expected
+
+
+def test_a_catalogue_with_relative_paths_needs_a_directory() -> None:
+    """An address has no working directory."""
+    with pytest.raises(SettingsError, match="CALLS_CATALOG_PATHS=relative needs a CALLS_DATA_DIR that is a directory"):
+        Settings.from_env({"CALLS_DATA_DIR": "s3://bucket", "CALLS_CATALOG_PATHS": "relative"})
 
 
 @pytest.mark.parametrize(("word", "expected"), [("on", True), ("OFF", False), ("0", False), ("true", True)])

@@ -125,8 +125,8 @@ class DagsterDev:
 
 
 @contextlib.contextmanager
-def dagster_dev(environment: Mapping[str, str], settings: str = "dagster.yaml") -> Iterator[DagsterDev]:
-    """Runs `dagster dev` on the project's workspace and one of its files of instance settings."""
+def dagster_dev(environment: Mapping[str, str], settings: str | Path = "dagster.yaml") -> Iterator[DagsterDev]:
+    """Runs `dagster dev` on the project's workspace and a file of instance settings, below it or elsewhere."""
     home = Path(environment["DAGSTER_HOME"])
     shutil.copy(ROOT / settings, home / "dagster.yaml")
     with socket.socket() as free:
