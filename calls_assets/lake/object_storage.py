@@ -55,6 +55,9 @@ _NOT_IMPLEMENTED = "501"
 
 _T = TypeVar("_T")
 
+_started_in: list[int] = []
+"""The process in which the library's threads were started, once they were: a fork of it does not have them."""
+
 
 class _TryAgainError(Exception):
     """An attempt came to nothing; the message says why."""
@@ -209,6 +212,11 @@ def _persist(deed: Callable[[], _T]) -> _T:
         FileExistsError: There is one.
         OSError: It cannot be done; the text says why in a few words of our own.
     """
+    if not _started_in:
+        _started_in.append(os.getpid())
+    elif os.getpid() not in _started_in:
+        # It would wait for ever.
+        raise OSError(errno.EDEADLK, "this process was forked from one that used the object store: have it spawned")
     reason = ""
     for attempt in range(_ATTEMPTS):
         if attempt:

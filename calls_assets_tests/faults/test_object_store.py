@@ -93,7 +93,7 @@ def test_a_store_that_fails_a_tenth_of_its_requests_loses_nothing(store: StorePr
     started, problems, rows, requests = time.monotonic(), [], 0, 0
     befell = fail_some(store, random)
     fail = store.choose
-    rounds = choose(2, 25)
+    rounds = choose(2, 12)
     for turn in range(rounds):
         world = w.World.draw(random, calls_per_day=choose(10, 40), days=2)
         with w.fast_directory() as root:
@@ -207,7 +207,7 @@ def test_of_several_writers_each_file_has_one(
 ) -> None:
     """While a fifth of the requests goes wrong; two broken storages are caught."""
     fail_some(store, Random(SEED), 0.2)
-    keys = [f"raw/{number}" for number in range(choose(12, 300))]
+    keys = [f"raw/{number}" for number in range(choose(12, 100))]
     problems = race([kind(address) for _ in range(4)], keys)
     if sign is not None:
         assert any(sign in problem for problem in problems)

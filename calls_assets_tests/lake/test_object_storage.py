@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import obstore
 import pytest
 from obstore.exceptions import AlreadyExistsError
 
-from calls_assets.lake import Lake, LakeError, location, open_storage
+from calls_assets.lake import Lake, LakeError, location, object_storage, open_storage
 from calls_assets.lake.object_storage import PROBE_KEY, ObjectStorage
 from calls_assets.read import read_table
 from calls_assets.settings import Settings
@@ -258,6 +259,13 @@ def test_a_store_that_is_not_there_is_one_clear_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(LakeError, match=r"failed 8 times in a row, at last with: no answer \(connect\)"):
         Lake.open(address)
+
+
+def test_a_forked_process_is_told_and_does_not_hang(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's threads are not in a fork: without a word it would wait for ever."""
+    monkeypatch.setattr(object_storage, "_started_in", [os.getpid() + 1])
+    with pytest.raises(OSError, match="this process was forked from one that used the object store"):
+        storage.read("raw/old")
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
