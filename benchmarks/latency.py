@@ -2,7 +2,7 @@
 
 Latency: every answer takes 50 ms more; with 16 or 64 requests in flight, 320 or 1,280 a second are possible. "While
 fetching" is the rate of the middle 80 % of the calls; "from first to last answer" includes whatever the contender does
-between requests: ours searches for the day's ids, one request after the other; the others are told them.
+between requests: ours searches for the day's ids, and asks meanwhile for those it is sure of; the others are told them.
 
 Rate limit: 50 a second, more is answered 429 with Retry-After. `bucket` lets unused turns of the last second be used at
 once, `window` allows no more than 50 in any second. Who can be told the limit is told it; the others may retry.

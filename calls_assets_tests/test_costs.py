@@ -58,11 +58,11 @@ def check(name: str, measured: float) -> None:
     assert sys.version_info[:2] != (3, 11) or measured >= AGREED[name] * 0.8, f"{name}: {measured:.4g}, agree to it"
 
 
-def vendor_of(calls: int) -> ModelVendor:
+def vendor_of(calls: int, *, first_id: int = 1) -> ModelVendor:
     """Makes an account with one day of calls."""
     start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     step = timedelta(days=1) / calls
-    return ModelVendor([ModelCall(1 + index, start + index * step) for index in range(calls)], NEXT_MONTH)
+    return ModelVendor([ModelCall(first_id + index, start + index * step) for index in range(calls)], NEXT_MONTH)
 
 
 def sweep_day(lake: Lake, vendor: ModelVendor) -> int:
@@ -175,3 +175,9 @@ def test_requests_and_storage_operations_of_a_day(tmp_path: Path, operations: di
     assert operations.get("put_new", 0) == operations.get("replace", 0) == 0
     for name in ("list", "read"):
         check(f"storage operations of the tables of a day that has not changed, {name}", operations.get(name, 0))
+
+
+def test_requests_of_a_sweep_that_searches_for_its_day(tmp_path: Path) -> None:
+    """An account that began at 65,123: what finding the ends of its only day costs."""
+    vendor = vendor_of(SMALL, first_id=65_123)
+    check("requests of a sweep that searches for its day", sweep_day(Lake.open(tmp_path), vendor) - SMALL)

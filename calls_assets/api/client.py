@@ -389,12 +389,13 @@ class _Pacer:
     def _take_turn(self) -> float:
         """Takes the turn that is due and gives 0, or takes none and gives the seconds until one is."""
         now = asyncio.get_running_loop().time()
-        slot = max(self._next, self._paused_until)
+        slot = due = max(self._next, self._paused_until)
         if len(self._turns) == self._turns.maxlen:
-            slot = max(slot, self._turns[0] + self._window_seconds)
-        if slot > now:
-            return slot - now
+            due = max(slot, self._turns[0] + self._window_seconds)
+        if due > now:
+            return due - now
         self._turns.append(now)
+        # A turn that the window held back does not move the slots: else each second would lose its latest turn's delay.
         self._next = self._interval + (now if slot == -math.inf else max(slot, now - _PACE_SLACK_SECONDS))
         return 0.0
 

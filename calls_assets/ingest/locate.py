@@ -7,7 +7,7 @@ kept in the knowledge, and the search is deterministic: repeated over a stored l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from calls_assets.ingest.coverage import DISORDER, MARGIN, MAX_GAP
@@ -15,6 +15,10 @@ from calls_assets.ingest.knowledge import Kind, Knowledge, to_us
 from calls_assets.ingest.plan import passed_rung
 
 _SINGLE_STEPS = 16
+_AT_ONCE = 4
+"""Distances asked for together: four times fewer waits for a few requests more."""
+_NEAR = 3
+"""Ids asked for side by side, so that one call whose start was corrected does not decide alone."""
 _MINUTE_US = 60_000_000
 _HOUR_US = 60 * _MINUTE_US
 _DAY_US = 20 * _HOUR_US
@@ -25,8 +29,8 @@ _SMALL_BITS = 11
 _COARSE_STEPS = 8
 _LOOK_AHEAD_BITS = (7, 17)
 
-Ask = Callable[[Iterable[int]], Awaitable[None]]
-"""Asks for ids and records the answers in the knowledge; ids already answered may be left out by the callee."""
+Ask = Callable[[Sequence[int]], Awaitable[object]]
+"""Asks for rising ids and records the answers in the knowledge; ids already answered may be left out by the callee."""
 
 
 class Locator:
@@ -57,7 +61,7 @@ class Locator:
         small one at last.
         """
         for ids, patience_us in search_order():
-            await self._ask_again(id_ for id_ in ids if not self._was_asked_within(id_, patience_us))
+            await self._ask_again([id_ for id_ in ids if not self._was_asked_within(id_, patience_us)])
             if len(self.knowledge.calls()[0]):
                 return True
         return False
@@ -94,13 +98,16 @@ class Locator:
         known, now_us = self.knowledge.known, to_us(self._now())
         is_under_way = now_us < until_us
         await self._ask_again(
-            id_
-            for id_ in ids
-            if id_ not in known or is_under_way or passed_rung(until_us, known[id_].read_us, now_us, self._rungs_us)
+            [
+                id_
+                for id_ in ids
+                if id_ not in known or is_under_way or passed_rung(until_us, known[id_].read_us, now_us, self._rungs_us)
+            ]
         )
 
     async def _climb(self, until_us: int) -> None:
-        for _ in range(_SINGLE_STEPS):
+        # An end that is past is far away, as a rule, and nothing below it is wanted for its own sake.
+        for _ in range(1 if until_us <= to_us(self._now()) else _SINGLE_STEPS):
             top = self.knowledge.highest
             if self.is_past(until_us):
                 return
@@ -110,24 +117,27 @@ class Locator:
                 await self._look_ahead(farther, until_us)
             if self.knowledge.highest == top:
                 return
-        # Far behind: double the distance until nothing is there, then halve back to the last hit.
-        low, distance = self.knowledge.highest, 4
-        while not self.is_past(until_us) and await self._exists_near(low + distance, until_us):
-            low, distance = self.knowledge.highest, distance * 2
-        high = low + distance
-        while high - low > 2 and not self.is_past(until_us):
-            middle = (low + high) // 2
-            if await self._exists_near(middle, until_us):
-                low = max(middle, self.knowledge.highest)
-            else:
-                high = middle
+        # Far behind: double the distance until nothing is there, then cut what is left into parts.
+        base, distance = self.knowledge.highest, 4
+        high = base + distance
+        while not self.is_past(until_us):
+            steps = [base + (distance << step) for step in range(_AT_ONCE)]
+            high = await self._find_end(steps, until_us)
+            if high <= steps[-1]:
+                break
+            distance <<= _AT_ONCE
+        while (low := self.knowledge.highest) + 2 < high and not self.is_past(until_us):
+            parts = [low + (high - low) * part // _AT_ONCE for part in range(1, _AT_ONCE)]
+            high = min(high, await self._find_end(sorted({*parts} - {low}), until_us))
         if not self.is_past(until_us):
             await self._climb(until_us)
 
-    async def _exists_near(self, id_: int, until_us: int) -> bool:
-        top = self.knowledge.highest
-        await self._look_ahead((id_, id_ + 1), until_us)
-        return self.knowledge.highest > top
+    async def _find_end(self, ids: Sequence[int], until_us: int) -> int:
+        """Asks for rising ids; gives the lowest above all calls now known, or one more than the last of them."""
+        await self._look_ahead(ids, until_us)
+        if self.knowledge.highest < ids[0]:
+            await self._look_ahead([ids[0] + 1], until_us)  # a single missing id says little
+        return next((id_ for id_ in ids if id_ > self.knowledge.highest), ids[-1] + 1)
 
     async def find_range(self, begin_us: int, end_us: int) -> tuple[int, int] | None:
         """Finds the inclusive range of ids outside of which no call of `[begin_us, end_us)` stands.
@@ -137,8 +147,11 @@ class Locator:
         """
         if not len(self.knowledge.calls()[0]):
             return None
-        low_before, low_after = await self._bracket(begin_us)
-        high_before, high_after = await self._bracket(end_us)
+        searches = [self._narrow(begin_us), self._narrow(end_us)]
+        while wanted := [ids for search in searches if (ids := next(search, None)) is not None]:
+            await self._ask(sorted({id_ for ids in wanted for id_ in ids}))
+        low_before, low_after = self.knowledge.split(begin_us)
+        high_before, high_after = self.knowledge.split(end_us)
         top = self.knowledge.highest
         if low_before and (low_after is None or low_after - low_before <= MAX_GAP):
             first = low_before - MARGIN
@@ -152,35 +165,43 @@ class Locator:
             last = high_before + MARGIN
         return max(1, first), min(top, last)
 
-    async def _bracket(self, boundary_us: int) -> tuple[int, int | None]:
-        """Narrows the ids around an instant until no more than a margin of unknown ids lies between."""
+    def _narrow(self, boundary_us: int) -> Iterator[list[int]]:
+        """Narrows the ids around an instant until no more than a margin of unknown ids lies between.
+
+        Yields:
+            Ids to be asked for before it goes on.
+        """
         empty_below = 0
         while True:
             low, high = self.knowledge.split(boundary_us)
             floor = max(low, empty_below)
             if high is None or high - floor - 1 <= MARGIN:
-                return low, high
+                return
             middle = roundest_between(floor, high)
-            if not await self._hit_from(middle, high):
-                empty_below = middle
-                continue
-            if self.knowledge.split(boundary_us) == (low, high):
+            empty_up_to = yield from self._find_empty(middle, high)
+            if empty_up_to:
+                empty_below = empty_up_to
+            elif self.knowledge.split(boundary_us) == (low, high):
                 # The hits did not decide: calls far out of place. Leave this middle behind.
                 empty_below = middle
 
-    async def _hit_from(self, id_: int, high: int) -> bool:
-        """Asks for ids from `id_` upwards, ever farther, until a call is met below `high`."""
+    def _find_empty(self, middle: int, high: int) -> Generator[list[int], None, int]:
+        """Looks for calls from `middle` up to `high`; gives the highest place up to which there is none, 0 after a hit.
+
+        Where there is none at the middle, it looks at all later middles up to `high` at once.
+        """
+        if (yield from self._is_call_near([middle], high)):
+            return 0
+        places = [middle]
+        while high - places[-1] - 1 > MARGIN:
+            places.append(roundest_between(places[-1], high))
+        return 0 if (yield from self._is_call_near(places, high)) else places[-1]
+
+    def _is_call_near(self, places: Iterable[int], high: int) -> Generator[list[int], None, bool]:
+        ids = [id_ for place in places for id_ in range(place, min(place + _NEAR, high))]
+        yield ids
         known = self.knowledge.known
-        await self._ask(range(id_, min(id_ + 3, high)))
-        met = [i for i in range(id_, min(id_ + 3, high)) if i in known and known[i].kind is Kind.CALL]
-        distance = 4
-        while not met and id_ + distance < high:
-            # Three in a row: one call whose start was corrected must not decide alone.
-            near = range(id_ + distance, min(id_ + distance + 3, high))
-            await self._ask(near)
-            met = [i for i in near if i in known and known[i].kind is Kind.CALL]
-            distance *= 2
-        return bool(met)
+        return any(known[id_].kind is Kind.CALL for id_ in ids if id_ in known)
 
 
 def frontier_ids(top: int, now: datetime, window: int = 2) -> tuple[int, ...]:
@@ -198,12 +219,14 @@ def frontier_ids(top: int, now: datetime, window: int = 2) -> tuple[int, ...]:
 
 def search_order() -> Iterator[tuple[Sequence[int], int]]:
     """Yields the ids at which an account is looked for, and for how long each is not asked for again (microseconds)."""
-    for steps in (1 << level for level in range(7)):
+    for first in range(0, _HIGHEST_ID_BITS, _COARSE_STEPS):
+        yield [1 << bits for bits in range(first, min(first + _COARSE_STEPS, _HIGHEST_ID_BITS))], _MINUTE_US
+    for steps in (1 << level for level in range(1, 7)):
         is_coarse = steps <= _COARSE_STEPS
         for bits in range(_HIGHEST_ID_BITS if is_coarse else _FINE_BITS):
             low = 1 << bits
             points = range(low, 2 * low, max(1, low // steps))
-            yield points, _MINUTE_US if steps == 1 else _HOUR_US if is_coarse else _DAY_US
+            yield points, _HOUR_US if is_coarse else _DAY_US
     yield range(1, 1 << _SMALL_BITS), _DAY_US
     for bits in range(_SMALL_BITS, _FINE_BITS):
         yield range(1 << bits, 2 << bits, _FINEST_STEP), _DAY_US

@@ -10,10 +10,11 @@ import asyncio
 import gc
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from itertools import islice
 from typing import Any, Protocol
 
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
@@ -36,6 +37,10 @@ GIVE_UP_PAUSED_SECONDS = 1_200.0
 
 _DAYS_AT_ONCE = 31
 _REFUSALS_IN_A_ROW = 10
+_SURE_CALLS = 8
+"""Known calls that decide together where a day begins: fewer may be misled by one with a corrected start."""
+_FILL_ROUNDS = 4
+"""Requests at a time, as a multiple of those in flight, while the range is being looked for."""
 
 
 class CallSource(Protocol):
@@ -193,7 +198,7 @@ async def make_plan(
     work = _Sweep(lake, client, options, now, lambda _line: None)
     ordered = sorted(set(days))
     try:
-        found = await work.locate(ordered, wide=False)
+        found = await work.locate(ordered, wide=False, is_plan=True)
     finally:
         await work.land()
     due = set(due_ids(work.knowledge, set(ordered), now=now(), options=options))
@@ -271,7 +276,7 @@ def _group(days: Sequence[date]) -> list[list[date]]:
 
 @contextmanager
 def _light_collector() -> Iterator[None]:
-    """Keeps the collector of cycles from looking through all that lives, again and again: a tenth of a sweep's work.
+    """Keeps the collector of cycles from looking through all that lives, again and again, while a sweep makes more.
 
     `land` has it look at what is new. Afterwards it does what it did before.
     """
@@ -358,6 +363,9 @@ class _Sweep:
         self._buffer: list[tuple[tuple[date, ...], Read]] = []
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
+        self._asking: dict[int, asyncio.Future[None]] = {}
+        self._news = asyncio.Event()
+        self._is_located = False
         self._touched: set[date] = set()
         self._wanted: Mapping[int, Wanted] = {}
         self._moved: dict[tuple[date, date], set[int]] = {}
@@ -385,7 +393,7 @@ class _Sweep:
     async def run_group(self, days: list[date], *, reread_final: bool, wide: bool) -> None:
         """Sweeps consecutive days."""
         failed_before = set(self._failed)
-        found = await self.locate(days, wide=wide)
+        found = await self.locate(days, wide=wide, is_plan=False)
         known = self.knowledge.known
         first, last = found or (1, 0)
         again = set(self._due(days, (first, last), reread_final=reread_final))
@@ -411,8 +419,11 @@ class _Sweep:
             found_here = coverage_of(self.knowledge, day, failed=self._failed)
             self._coverage[day] = found_here if self._options.id_scan else replace(found_here, unaccounted=())
 
-    async def locate(self, days: list[date], *, wide: bool) -> tuple[int, int] | None:
-        """Finds the id range of consecutive days; None when the account has none or may not be scanned."""
+    async def locate(self, days: list[date], *, wide: bool, is_plan: bool) -> tuple[int, int] | None:
+        """Finds the id range of consecutive days; None when the account has none or may not be scanned.
+
+        Unless it is for a plan, ids that are sure to be in the range are asked for meanwhile: a search waits, mostly.
+        """
         self._days = days
         zone = self._options.timezone
         self.knowledge = await asyncio.to_thread(Knowledge.of_days, self._lake, days, zone)
@@ -430,16 +441,42 @@ class _Sweep:
             self.knowledge.load(self._lake, [day])
         if not len(self.knowledge.calls()[0]):
             self.knowledge.load(self._lake, {segment.day for segment in self._segments})
-        if not len(self.knowledge.calls()[0]) and not await locator.find_first_hit():
-            return None
-        if not locator.is_past(end):
-            # The highest id stored anywhere: the frontier is looked for beyond it only.
-            self.knowledge.load_range(self._lake, self._segments, self.knowledge.highest, HIGHEST_ID)
-        await locator.advance_frontier(end, wide=wide or end <= to_us(self._now()))
-        found = await locator.find_range(begin, end)
+        async with nullcontext() if is_plan else self._filling(begin, end):
+            if not len(self.knowledge.calls()[0]) and not await locator.find_first_hit():
+                return None
+            if not locator.is_past(end):
+                # The highest id stored anywhere: the frontier is looked for beyond it only.
+                self.knowledge.load_range(self._lake, self._segments, self.knowledge.highest, HIGHEST_ID)
+            await locator.advance_frontier(end, wide=wide or end <= to_us(self._now()))
+            found = await locator.find_range(begin, end)
         if found:
             await asyncio.to_thread(self.knowledge.load_range, self._lake, self._segments, *found)
         return found
+
+    @asynccontextmanager
+    async def _filling(self, begin_us: int, end_us: int) -> AsyncIterator[None]:
+        """Asks for the ids between calls known to be in a time, as they become known."""
+        self._is_located = False
+        most = _FILL_ROUNDS * self._options.concurrency
+
+        async def fill() -> None:
+            while not self._is_located:
+                _, first = self.knowledge.split(begin_us)
+                last, _ = self.knowledge.split(end_us)
+                is_sure = len(self.knowledge.calls()[0]) >= _SURE_CALLS and first is not None
+                self._news.clear()
+                if not is_sure or not await self._ask_unknown(range(first or 1, last + 1), most=most):
+                    await self._news.wait()
+
+        filler = asyncio.create_task(fill())
+        try:
+            yield
+            self._is_located = True
+            self._news.set()
+            await filler
+        finally:
+            filler.cancel()
+            await asyncio.gather(filler, return_exceptions=True)
 
     async def _copy_strays(self, days: set[date]) -> None:
         """Completes what a crash interrupted: a read that is to stand in two days and stands in one."""
@@ -478,27 +515,48 @@ class _Sweep:
             last = min(last + DISORDER, top)
         return first, last
 
-    async def _ask_unknown(self, ids: Iterable[int]) -> None:
-        """Asks for ids that no stored day knows."""
-        await self._fetch([id_ for id_ in self._look_up(ids) if id_ not in self.knowledge.known])
+    async def _ask_unknown(self, ids: Sequence[int], *, most: int | None = None) -> int:
+        """Asks for the first ids that no stored day knows; gives their number."""
+        known = self._look_up(ids)
+        unknown = (id_ for id_ in ids if id_ not in known)
+        if most is not None:
+            unknown = (id_ for id_ in unknown if id_ not in self._failed and id_ not in self._asking)
+        return await self._fetch(islice(unknown, most))
 
-    async def _ask_missing(self, ids: Iterable[int]) -> None:
+    async def _ask_missing(self, ids: Sequence[int]) -> None:
         """Asks for ids that no stored day knows a call of."""
-        known = self.knowledge.known
-        await self._fetch([i for i in self._look_up(ids) if i not in known or known[i].kind is not Kind.CALL])
+        known = self._look_up(ids)
+        await self._fetch(id_ for id_ in ids if id_ not in known or known[id_].kind is not Kind.CALL)
 
-    def _look_up(self, ids: Iterable[int]) -> list[int]:
-        """Loads whatever days the ids may be stored in."""
-        wanted = list(ids)
+    def _look_up(self, ids: Sequence[int]) -> dict[int, Known]:
+        """Loads whatever days the rising ids may be stored in; gives all that is known."""
+        if ids:
+            self.knowledge.load_range(self._lake, self._segments, ids[0], ids[-1])
+        return self.knowledge.known
+
+    async def _fetch(self, ids: Iterable[int]) -> int:
+        """Asks for ids concurrently, unless they are asked for already; gives their number.
+
+        Every answer is buffered, and landed in time.
+        """
+        asked = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._failed]
+        wanted = [id_ for id_ in asked if id_ not in self._asking]
+        elsewhere = {self._asking[id_] for id_ in asked if id_ in self._asking}
         if wanted:
-            self.knowledge.load_range(self._lake, self._segments, min(wanted), max(wanted))
-        return wanted
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._asking |= dict.fromkeys(wanted, done)
+            try:
+                await self._fetch_here(wanted)
+            finally:
+                for id_ in wanted:
+                    del self._asking[id_]
+                done.set_result(None)
+                self._news.set()
+        if elsewhere:
+            await asyncio.wait(elsewhere)
+        return len(wanted)
 
-    async def _fetch(self, ids: Iterable[int]) -> None:
-        """Asks for ids concurrently; every answer is buffered, and landed in time."""
-        wanted = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._failed]
-        if not wanted:
-            return
+    async def _fetch_here(self, wanted: list[int]) -> None:
         self.requested += len(wanted)
         progress = _Progress(total=len(wanted))
         queue = iter(wanted)

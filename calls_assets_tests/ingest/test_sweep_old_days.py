@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from calls_assets.api import AccessDeniedError, Answer
 from calls_assets.ingest import coverage
 from calls_assets.lake import Lake
 from calls_assets_tests.ingest.model import ModelCall, ModelVendor, accounts, run_sweep, shown
@@ -119,3 +121,50 @@ def test_an_account_without_a_call_on_a_day_gets_an_empty_day(tmp_path: Path) ->
     report = run_sweep(tmp_path, vendor, [date(2025, 3, 5)], UTC_ZONE)
     assert shown(tmp_path, date(2025, 3, 5), UTC_ZONE) == {}
     assert report.coverage[date(2025, 3, 5)].is_complete
+
+
+class SlowVendor(ModelVendor):
+    """Answers in an order of its own, and remembers in which it was asked."""
+
+    def __post_init__(self) -> None:
+        """Begins to remember."""
+        super().__post_init__()
+        self.asked_at: dict[int, int] = {}
+
+    async def fetch(self, call_id: int) -> Answer:
+        """Answers up to four rounds later."""
+        self.asked_at[call_id] = len(self.asked_at)
+        for _ in range(call_id * 7_919 % 5):
+            await asyncio.sleep(0)
+        return await super().fetch(call_id)
+
+
+def test_ids_that_are_sure_to_be_needed_are_asked_for_during_the_search(tmp_path: Path) -> None:
+    """Whatever the order of the answers, no id is asked for twice, and the search does not hold the others up."""
+    vendor = SlowVendor(make_account(10, 500, 65_123, 50), LATER)
+    days = [date(2025, 3, 1) + timedelta(days=offset) for offset in range(5)]
+    report = run_sweep(tmp_path, vendor, days, UTC_ZONE)
+    assert all(found.is_complete for found in report.coverage.values())
+    assert max(vendor.asked.values()) == 1
+    rows = [shown(tmp_path, day, UTC_ZONE) for day in days]
+    assert rows == [vendor.truth(day, UTC_ZONE) for day in days]
+    ids = sorted(id_ for day in rows for id_ in day)
+    last_probe = max(at for id_, at in vendor.asked_at.items() if id_ > ids[-1] + 500)
+    assert sum(vendor.asked_at[id_] < last_probe for id_ in ids) > 50
+
+
+def test_an_account_that_denies_access_ends_the_search_and_what_goes_on_beside_it(tmp_path: Path) -> None:
+    """The first error ends the sweep; nothing is left running, and what was answered is stored."""
+    vendor = SlowVendor(make_account(20, 500, 65_123, 50), LATER)
+    fetch = vendor.fetch
+
+    async def deny_later(call_id: int) -> Answer:
+        if vendor.stats.requests >= 100:
+            raise AccessDeniedError("the API denied access (HTTP 401): the token was refused")
+        return await fetch(call_id)
+
+    vendor.fetch = deny_later  # type: ignore[method-assign]  # an account's token expires
+    with pytest.raises(AccessDeniedError):
+        run_sweep(tmp_path, vendor, [date(2025, 3, 11)], UTC_ZONE)
+    landed = sum(len(Lake.open(tmp_path).read_segment(s.key)) for s in Lake.open(tmp_path).segments())
+    assert 100 <= landed <= 104
