@@ -14,17 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from calls_assets.api.documented import MAX_DEPTH, YEAR_2100, decode_documented
 from calls_assets.api.errors import ContractError
 
 _HIGHEST_INT64 = 2**63 - 1
 _LOWEST_INT64 = -(2**63)
 _EXACT_FLOATS = 2**53  # beyond it a JSON number read as a float has lost digits
-_YEAR_2100 = 4_102_444_800
-_MAX_DEPTH = 64  # far above the documented 4, far below any recursion limit
 _INTEGER_TEXT = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _SECONDS_TEXT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
 _FLAG_WORDS = {"true": True, "1": True, "false": False, "0": False, "": None}
@@ -177,7 +176,7 @@ class Glance(NamedTuple):
 
 
 def glance_at(call_id: int, body: bytes) -> Glance:
-    """Judges one body as `decode_call` does, at a fraction of the cost where it has few of the vendor's quirks.
+    """Judges one body as `decode_call` does, at a fraction of the cost where it has none of the vendor's quirks.
 
     Args:
         call_id: The id that was asked for.
@@ -186,9 +185,9 @@ def glance_at(call_id: int, body: bytes) -> Glance:
     Raises:
         ContractError: `decode_call` raises it.
     """
-    plain = _decode_plain(body)
-    if plain is not None and plain.id == call_id:
-        return Glance(datetime.fromtimestamp(plain.started_at, UTC), plain.is_ended)
+    documented = decode_documented(call_id, body)
+    if documented is not None:
+        return Glance(datetime.fromtimestamp(documented.started_at, UTC), documented.is_ended)
     call = decode_call(call_id, body)
     return Glance(call.started_at, call.is_ended)
 
@@ -363,95 +362,6 @@ class _Envelope(msgspec.Struct, gc=False):
     calls: _Wire | list[_Wire]
 
 
-# A body whose values are of these types is one `decode_call` takes: each type is among those its `_read_…` function
-# takes without a look at the value. Whatever is not, may still be a quirk.
-_PlainFlag = bool | None
-_PlainText = str | None
-_PlainCount = Annotated[int, msgspec.Meta(ge=0, le=_HIGHEST_INT64)] | None
-_PlainPhone = Annotated[int, msgspec.Meta(ge=0, le=_HIGHEST_INT64)] | str | None
-_PlainIds = list[_PlainCount] | None
-_PlainNothing = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
-
-
-class _PlainNamed(msgspec.Struct, gc=False):
-    id: _PlainCount = None
-    name: _PlainText = None
-
-
-class _PlainContact(msgspec.Struct, gc=False):
-    id: _PlainCount = None
-    full_name: _PlainText = None
-    number: _PlainPhone = None
-    national_number: _PlainPhone = None
-    number_country_code: _PlainPhone = None
-    list_ids: _PlainIds = None
-
-
-class _PlainNumber(msgspec.Struct, gc=False):
-    id: _PlainCount = None
-    number: _PlainPhone = None
-    alias: _PlainText = None
-
-
-class _PlainDisposition(msgspec.Struct, gc=False):
-    id: _PlainCount = None
-    code: _PlainText = None
-    note: _PlainText = None
-
-
-class _PlainLeg(msgspec.Struct, gc=False):
-    id: _PlainCount = None
-    user_id: _PlainCount = None
-    alias: _PlainText = None
-    sip: _PlainText = None
-    started_at: Annotated[int, msgspec.Meta(ge=0, lt=_YEAR_2100)] | None = None
-    type: _PlainText = None
-    is_any_transfer: _PlainFlag = None
-    hangup_reason: _PlainText = None
-
-
-class _PlainExternalNumber(msgspec.Struct, gc=False):
-    number: _PlainPhone = None
-    is_any_transfer: _PlainFlag = None
-
-
-class _PlainRecording(msgspec.Struct, gc=False):
-    id: _PlainCount = None
-    url: _PlainText = None
-
-
-class _Plain(msgspec.Struct, gc=False):
-    id: Annotated[int, msgspec.Meta(gt=0, le=_HIGHEST_INT64)]
-    started_at: Annotated[int, msgspec.Meta(gt=0, lt=_YEAR_2100)]
-    is_inbound: _PlainFlag = None
-    is_answered: _PlainFlag = None
-    is_in_queue: _PlainFlag = None
-    is_ended: _PlainFlag = None
-    type: _PlainText = None
-    duration: _PlainCount = None
-    talk_time: _PlainCount = None
-    requested_callback: _PlainFlag = None
-    is_answered_within_sla: _PlainFlag = None
-    is_data_cached: _PlainFlag = None
-    original_call_id: _PlainCount = None
-    contact: _PlainContact | _PlainNothing = None
-    number: _PlainNumber | _PlainNothing = None
-    campaign: _PlainNamed | _PlainNothing = None
-    ring_group: _PlainNamed | _PlainNothing = None
-    ivr: _PlainNamed | _PlainNothing = None
-    disposition: _PlainDisposition | _PlainNothing = None
-    agents: _PlainIds = None
-    all_agents: list[_PlainLeg] | None = None
-    answered_agents: list[_PlainLeg] | None = None
-    external_numbers: list[_PlainExternalNumber] | None = None
-    recordings: list[_PlainRecording | str] | None = None
-    tags: list[_PlainText] | None = None
-
-
-class _PlainEnvelope(msgspec.Struct, gc=False):
-    calls: _Plain | Annotated[list[_Plain], msgspec.Meta(min_length=1, max_length=1)]
-
-
 class _RawEnvelope(msgspec.Struct, gc=False):
     calls: dict[str, msgspec.Raw] | list[dict[str, msgspec.Raw]]
 
@@ -461,24 +371,10 @@ _NO_NUMBER = _Number()
 _NO_NAMED = _Named()
 _NO_DISPOSITION = _Disposition()
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
-_PLAIN_ENVELOPE = msgspec.json.Decoder(_PlainEnvelope)
 _RAW_ENVELOPE = msgspec.json.Decoder(_RawEnvelope)
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder(order="sorted")
-
-
-def _decode_plain(body: bytes) -> _Plain | None:
-    """Decodes a body without quirks but for missing keys; None for any other, and for one that must be looked into."""
-    if body.count(b"{") + body.count(b"[") > _MAX_DEPTH:
-        return None
-    try:
-        if not body.isascii():
-            body.decode()
-        calls = _PLAIN_ENVELOPE.decode(body).calls
-    except (ValueError, RecursionError):
-        return None
-    return calls[0] if isinstance(calls, list) else calls
 
 
 def _decode(body: bytes, decoder: msgspec.json.Decoder[_ITEM]) -> _ITEM:
@@ -495,7 +391,7 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[_ITEM]) -> _ITEM:
     except ValueError:
         reason = "not JSON"
     else:
-        if body.count(b"{") + body.count(b"[") <= _MAX_DEPTH or _is_shallow(body):
+        if body.count(b"{") + body.count(b"[") <= MAX_DEPTH or _is_shallow(body):
             return envelope
         reason = "nested too deeply"
     raise ContractError(reason)  # outside the handlers: the decoder's error stays out of the traceback
@@ -514,7 +410,7 @@ def _is_shallow(body: bytes) -> bool:
             depth -= 1
         elif match[0][0] != ord('"'):
             depth += 1
-            if depth > _MAX_DEPTH:
+            if depth > MAX_DEPTH:
                 return False
     return True
 
@@ -708,6 +604,6 @@ def _read_instant(value: object, path: str) -> datetime | None:
         raise ContractError(f"{path} is not an instant in epoch seconds")
     if seconds == 0:
         return None
-    if not 0 < seconds < _YEAR_2100:
+    if not 0 < seconds < YEAR_2100:
         raise ContractError(f"{path} is not between the years 1970 and 2100")
     return datetime.fromtimestamp(seconds, UTC)

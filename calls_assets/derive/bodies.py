@@ -1,10 +1,9 @@
 """Many bodies to columns: what `api.decode_call` says of each, in much less time.
 
-Nearly all bodies are as documented. Those are decoded into strictly typed objects in C, and normalised by column; any
-other body goes through the contract. So this module must never take a body that the contract refuses, nor read another
-value in it: it is the stricter one, and leaves a body alone where in doubt.
+Nearly all bodies are as documented. Those are decoded in C (`api.documented`) and normalised by column; any other body
+goes through the contract. Both ways give the same values.
 
-What belongs here: the documented shape, strictly. What stays out: quirks (`api.contract`) and versions (`day`).
+What belongs here: normalising by column. What stays out: quirks (`api.contract`) and versions (`day`).
 """
 
 from __future__ import annotations
@@ -12,119 +11,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, compress
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 from msgspec.structs import astuple
 
 from calls_assets.api.contract import Call, Leg, decode_call
+from calls_assets.api.documented import (
+    MAX_DEPTH,
+    Contact,
+    Disposition,
+    Documented,
+    Named,
+    Number,
+    PlainExternalNumber,
+    PlainLeg,
+    PlainRecording,
+    decode_documented,
+)
 
-_MAX_BRACKETS = 64  # no more brackets than levels the contract allows: not nested too deeply
-_YEAR_2100 = 4_102_444_800
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_NAME = frozenset({"", "null", "null null"})
 
-# Up to 2^53 a number means the same as an integer and as a float; what is beyond is left to the contract.
-_Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-_ListedId: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-_Instant: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=_YEAR_2100)]
-_Start: TypeAlias = Annotated[int, msgspec.Meta(ge=1, lt=_YEAR_2100)]
-_Tag: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _Named(msgspec.Struct, gc=False):
-    id: _Id | None = None
-    name: str | None = None
-
-
-class _Contact(msgspec.Struct, gc=False):
-    id: _Id | None = None
-    full_name: str | None = None
-    number: str | None = None
-    national_number: str | None = None
-    number_country_code: str | None = None
-    list_ids: list[_ListedId] | None = None
-
-
-class _Number(msgspec.Struct, gc=False):
-    id: _Id | None = None
-    number: str | None = None
-    alias: str | None = None
-
-
-class _Disposition(msgspec.Struct, gc=False):
-    id: _Id | None = None
-    code: str | None = None
-    note: str | None = None
-
-
-class _Leg(msgspec.Struct, gc=False):
-    """The fields of the contract's `Leg`, in its order."""
-
-    id: _Id | None = None
-    user_id: _Id | None = None
-    alias: str | None = None
-    sip: str | None = None
-    started_at: _Instant | None = None
-    type: str | None = None
-    is_any_transfer: bool | None = None
-    hangup_reason: str | None = None
-
-
-class _ExternalNumber(msgspec.Struct, gc=False):
-    number: str | None = None
-    is_any_transfer: bool | None = None
-
-
-class _Recording(msgspec.Struct, gc=False):
-    id: _Id | None = None
-    url: str | None = None
-
-
-class _Body(msgspec.Struct, gc=False, kw_only=True):
-    id: _ListedId
-    started_at: _Start
-    is_inbound: bool | None = None
-    is_answered: bool | None = None
-    is_in_queue: bool | None = None
-    type: str | None = None
-    duration: _Seconds | None = None
-    talk_time: _Seconds | None = None
-    requested_callback: bool | None = None
-    is_ended: bool | None = None
-    is_answered_within_sla: bool | None = None
-    is_data_cached: bool | None = None
-    original_call_id: _Id | None = None
-    contact: _Contact | None = None
-    number: _Number | None = None
-    campaign: _Named | None = None
-    ring_group: _Named | None = None
-    ivr: _Named | None = None
-    disposition: _Disposition | None = None
-    agents: list[_ListedId] | None = None
-    all_agents: list[_Leg] | None = None
-    answered_agents: list[_Leg] | None = None
-    external_numbers: list[_ExternalNumber] | None = None
-    recordings: list[_Recording] | None = None
-    tags: list[_Tag] | None = None
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    calls: _Body
-
-
 Row: TypeAlias = tuple[Any, ...]
-"""What a body says: the values of `_Body`'s fields, in order. Legs may be the contract's."""
+"""What a body says: the values of `Documented`'s fields, in order. Legs may be the contract's."""
 
 Columns: TypeAlias = dict[str, Any]
 """Columns by name: lists, tuples or arrays of numpy."""
 
-_FIELDS = _Body.__struct_fields__
-_DECODE = msgspec.json.Decoder(_Envelope).decode
-_AnyLeg: TypeAlias = _Leg | Leg
+_FIELDS = Documented.__struct_fields__
+_AnyLeg: TypeAlias = PlainLeg | Leg
 _LegKey: TypeAlias = tuple[int | None, int | datetime | None]
 
 
@@ -138,17 +56,8 @@ def read_body(call_id: int, body: bytes) -> Row:
     Raises:
         ContractError: The contract does not take the body.
     """
-    if body.count(b"{") + body.count(b"[") <= _MAX_BRACKETS:
-        try:
-            if not body.isascii():
-                body.decode()  # what the decoder skips it does not check
-            read = _DECODE(body).calls
-        except ValueError:  # every error of msgspec, and of UTF-8
-            pass
-        else:
-            if read.id == call_id:
-                return astuple(read)
-    return _to_row(decode_call(call_id, body))
+    read = decode_documented(call_id, body)
+    return _to_row(decode_call(call_id, body)) if read is None else astuple(read)
 
 
 def _to_row(call: Call) -> Row:
@@ -167,7 +76,7 @@ def _to_row(call: Call) -> Row:
         call.is_answered_within_sla,
         call.is_data_cached,
         call.original_call_id,
-        _Contact(
+        Contact(
             call.contact_id,
             call.contact_full_name,
             call.contact_number,
@@ -175,16 +84,16 @@ def _to_row(call: Call) -> Row:
             call.contact_number_country_code,
             call.contact_list_ids,
         ),
-        _Number(call.number_id, call.number, call.number_alias),
-        _Named(call.campaign_id, call.campaign_name),
-        _Named(call.ring_group_id, call.ring_group_name),
-        _Named(call.ivr_id, call.ivr_name),
-        _Disposition(call.disposition_id, call.disposition_code, call.disposition_note),
+        Number(call.number_id, call.number, call.number_alias),
+        Named(call.campaign_id, call.campaign_name),
+        Named(call.ring_group_id, call.ring_group_name),
+        Named(call.ivr_id, call.ivr_name),
+        Disposition(call.disposition_id, call.disposition_code, call.disposition_note),
         call.agent_ids,
         call.all_agents,
         call.answered_agents,
-        [_ExternalNumber(external.number, external.is_any_transfer) for external in call.external_numbers],
-        [_Recording(recording.id, recording.url) for recording in call.recordings],
+        [PlainExternalNumber(external.number, external.is_any_transfer) for external in call.external_numbers],
+        [PlainRecording(recording.id, recording.url) for recording in call.recordings],
         call.tags,
     )
 
@@ -203,7 +112,7 @@ def make_columns(rows: Sequence[Row]) -> tuple[Columns, dict[str, Columns]]:
         zip(_FIELDS, zip(*rows, strict=True) if rows else ((),) * len(_FIELDS), strict=True)
     )
     call_ids = by_field["id"]
-    disposition = _split(by_field["disposition"], _Disposition(), ("disposition_id", "code", "note"))
+    disposition = _split(by_field["disposition"], Disposition(), ("disposition_id", "code", "note"))
     answered = by_field["answered_agents"]
     legs, leg_counts, answered_counts, transferred = _make_legs(call_ids, by_field["all_agents"], answered)
     recordings, recording_counts = _make_recordings(call_ids, by_field["recordings"])
@@ -223,7 +132,7 @@ def make_columns(rows: Sequence[Row]) -> tuple[Columns, dict[str, Columns]]:
         "original_call_id": _fill(by_field["original_call_id"]),
         **_split(
             by_field["contact"],
-            _Contact(),
+            Contact(),
             (
                 "contact_id",
                 "contact_full_name",
@@ -233,10 +142,10 @@ def make_columns(rows: Sequence[Row]) -> tuple[Columns, dict[str, Columns]]:
                 "contact_list_ids",
             ),
         ),
-        **_split(by_field["number"], _Number(), ("number_id", "number", "number_alias")),
-        **_split(by_field["campaign"], _Named(), ("campaign_id", "campaign_name")),
-        **_split(by_field["ring_group"], _Named(), ("ring_group_id", "ring_group_name")),
-        **_split(by_field["ivr"], _Named(), ("ivr_id", "ivr_name")),
+        **_split(by_field["number"], Number(), ("number_id", "number", "number_alias")),
+        **_split(by_field["campaign"], Named(), ("campaign_id", "campaign_name")),
+        **_split(by_field["ring_group"], Named(), ("ring_group_id", "ring_group_name")),
+        **_split(by_field["ivr"], Named(), ("ivr_id", "ivr_name")),
         "disposition_id": disposition["disposition_id"],
         "disposition_code": disposition["code"],
         "agent_ids": by_field["agents"],
@@ -315,14 +224,16 @@ def _flatten(call_ids: Sequence[int], lists: Sequence[Sequence[object] | None], 
     return _place(call_ids, lengths, "position") | {name: list(chain.from_iterable(items or () for items in lists))}
 
 
-def _make_recordings(call_ids: Sequence[int], lists: Sequence[list[_Recording] | None]) -> tuple[Columns, list[int]]:
+def _make_recordings(
+    call_ids: Sequence[int], lists: Sequence[list[PlainRecording] | None]
+) -> tuple[Columns, list[int]]:
     kept = [[item for item in items if item.id or item.url] if items else () for items in lists]
     counts = list(map(len, kept))
     recording_id, url = _values_of(list(chain.from_iterable(kept)), 2)
     return _place(call_ids, counts, "position") | {"recording_id": _fill(recording_id), "url": _fill(url)}, counts
 
 
-def _make_external_numbers(call_ids: Sequence[int], lists: Sequence[list[_ExternalNumber] | None]) -> Columns:
+def _make_external_numbers(call_ids: Sequence[int], lists: Sequence[list[PlainExternalNumber] | None]) -> Columns:
     columns = _flatten(call_ids, lists, "external")
     number, is_any_transfer = _values_of(columns.pop("external"), 2)
     return columns | {"number": _fill(number), "is_any_transfer": is_any_transfer}
@@ -352,7 +263,7 @@ def _make_legs(
             of_call, of_leg = np.array(places).T
             marks[first[of_call] + of_leg] = True
     agent_id, user_id, alias, sip, started_at, kind, is_any_transfer, hangup_reason = _values_of(
-        list(chain.from_iterable(lists)), len(_Leg.__struct_fields__)
+        list(chain.from_iterable(lists)), len(PlainLeg.__struct_fields__)
     )
     columns |= {
         "agent_id": _fill(agent_id),
@@ -420,7 +331,7 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw] | None:
     Returns:
         The members by key; None when they cannot be compared one by one.
     """
-    if body.count(b"{") + body.count(b"[") > _MAX_BRACKETS:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
         return None
     try:
         if not body.isascii():

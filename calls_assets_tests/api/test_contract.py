@@ -23,7 +23,7 @@ from calls_assets.api import (
     glance_at,
     payload_fields,
 )
-from calls_assets.api.contract import _decode_plain
+from calls_assets.api.documented import decode_documented
 
 START = datetime(2025, 5, 21, 14, 51, 24, tzinfo=UTC)
 LEG: dict[str, Any] = {
@@ -500,11 +500,12 @@ def check(body: bytes) -> None:
 
 
 def test_the_documented_body_is_judged_at_a_glance() -> None:
-    """What a sweep needs of a call without quirks costs no full decoding, in either envelope."""
-    for envelope in (DOCUMENTED, [DOCUMENTED], DOCUMENTED | {"unknown": [1], "ivr": [], "contact": None}):
-        assert _decode_plain(pack(envelope)) is not None
-    assert _decode_plain(pack(DOCUMENTED | {"deep": [[]] * 64})) is None
-    assert _decode_plain(pack(DOCUMENTED | {"type": "brand"}).replace(b"brand", b"\xc3(")) is None
+    """What a sweep needs of a call without quirks costs no full decoding."""
+    for call in (DOCUMENTED, DOCUMENTED | {"unknown": [1], "contact": None}):
+        assert decode_documented(1234, pack(call)) is not None
+    assert decode_documented(1235, pack(DOCUMENTED)) is None
+    assert decode_documented(1234, pack(DOCUMENTED | {"deep": [[]] * 64})) is None
+    assert decode_documented(1234, pack(DOCUMENTED | {"type": "brand"}).replace(b"brand", b"\xc3(")) is None
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTED, *(f"contact.{key}" for key in DOCUMENTED["contact"]), *LEG])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calls_assets.api import documented
 from calls_assets.api.contract import payload_fields
 from calls_assets.api.errors import ContractError
-from calls_assets.derive import bodies
 from calls_assets.derive.bodies import keep_differing, make_columns, read_body, read_members
 from calls_assets_tests.derive.versions import SAMPLE, START
 
@@ -54,7 +54,7 @@ def read(call_id: int, body: bytes) -> Any:  # noqa: ANN401 - whatever is to be 
 def check_both_ways(monkeypatch: pytest.MonkeyPatch, body: bytes) -> bool:
     """Compares a body read fast with the same read by the contract; tells whether the fast way took it."""
     taken = []
-    decode = bodies._DECODE
+    decode = documented._DECODE
 
     def note(given: bytes) -> Any:  # noqa: ANN401 - the decoder's own
         decoded = decode(given)
@@ -65,9 +65,9 @@ def check_both_ways(monkeypatch: pytest.MonkeyPatch, body: bytes) -> bool:
         raise ValueError
 
     with monkeypatch.context() as patch:
-        patch.setattr(bodies, "_DECODE", note)
+        patch.setattr(documented, "_DECODE", note)
         fast = read(CALL_ID, body)
-        patch.setattr(bodies, "_DECODE", refuse)
+        patch.setattr(documented, "_DECODE", refuse)
         assert fast == read(CALL_ID, body)
     return bool(taken)
 
