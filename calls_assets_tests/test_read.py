@@ -110,9 +110,8 @@ def test_wrong_words_are_explained(root: Path, arguments: dict[str, object], mes
 
 def test_a_directory_without_a_lake_is_named(tmp_path: Path) -> None:
     """And nothing is created in it: readers may have no right to write."""
-    with pytest.raises(
-        LakeError, match=r"there is no lake in .*nowhere: name its directory in data_dir or CALLS_DATA_DIR"
-    ):
+    message = r"there is no lake in .*nowhere: name its directory or address in data_dir or CALLS_DATA_DIR"
+    with pytest.raises(LakeError, match=message):
         read_table("calls", data_dir=tmp_path / "nowhere")
     assert len(read_table("calls", data_dir=tmp_path)) == 0
     assert len(read_table("agents", data_dir=tmp_path)) == 0
