@@ -149,7 +149,8 @@ def test_sixty_percent_lost_attempts_lose_no_row_or_name_the_ids(attempts: int, 
         violations=len(problems),
     )
     assert problems == []
-    assert (outcome.failure is not None) == (attempts == 2)
+    # With two attempts the share that fails is close to five percent; `find_silence` compares it with the outcome.
+    assert failed if attempts == 2 else outcome.failure is None
 
 
 def test_a_sweep_that_keeps_failed_ids_to_itself_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
