@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from pytest import TerminalReporter  # noqa: PT013 - for the annotation
 
 from calls_assets.lake import object_storage
 from calls_assets.settings import Location
 from calls_assets_tests.faults.counts import LINES
-from calls_assets_tests.lakes import FinishedLake, make_lake
+from calls_assets_tests.lakes import FinishedLake, make_lake, open_lake
 from calls_assets_tests.stores import BUCKET, StoreProxy, serve_proxy, serve_store
 
 # How fast examples are made says something about the machine, not about the tests.
@@ -21,10 +23,29 @@ settings.register_profile("calls-assets", deadline=None, suppress_health_check=[
 settings.load_profile("calls-assets")
 
 
+UNCOVERED = ("distributed/", "e2e/", "faults/", "readers/", "deploy/")
+"""Tests of processes, protocols and other people's programs: what they cover here is covered by others too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measures no coverage where it only costs time."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix().startswith(UNCOVERED):
+            item.add_marker("no_cover")
+
+
 @pytest.fixture(scope="session")
 def finished_lake(tmp_path_factory: pytest.TempPathFactory) -> FinishedLake:
-    """Gives sixty days of tables and marts; not to be written to."""
-    return make_lake(tmp_path_factory.mktemp("finished") / "data")
+    """Gives sixty days of tables and marts, to all workers the same; not to be written to."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with FileLock(shared / "finished.lock"):
+        if not (shared / "finished").exists():
+            make_lake(shared / "sixty-days/data")
+            (shared / "finished").touch()
+    return open_lake(shared / "sixty-days/data")
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:

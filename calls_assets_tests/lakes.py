@@ -67,7 +67,12 @@ class FinishedLake:
         return rows
 
 
-def make_lake(root: Path) -> FinishedLake:
+def open_lake(root: Path) -> FinishedLake:
+    """Opens a lake that was made."""
+    return FinishedLake(root, Lake.open(root), DAYS)
+
+
+def make_lake(root: Path) -> None:
     """Makes tables, marts and catalogue of sixty days of about a hundred calls."""
     lake = Lake.open(root)
     vendor = Vendor(Account(seed=11, first_day=FIRST - timedelta(days=1), calls_per_day=100, timezone=ZONE.key))
@@ -94,7 +99,6 @@ def make_lake(root: Path) -> FinishedLake:
     publish_agents(lake)
     publish_marts(lake, DAYS, now=NOW, timezone=ZONE)
     write_catalog(lake)
-    return FinishedLake(root, lake, DAYS)
 
 
 def read_day(vendor: Vendor, day: date, now: datetime) -> list[Read]:

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from calls_assets.cli import main
 from calls_assets.inbox import Inbox
 from calls_assets.lake import Lake
+from calls_assets.settings import Settings
 from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor
-from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize
+from calls_assets_tests.defs.scripted import run as run_job
+from calls_assets_tests.e2e.running import TOKEN, make_environment
 
 DAY = date(2025, 6, 3)
 DAYS = ("--from", "2025-06-02", "--to", "2025-06-04")
@@ -45,12 +48,11 @@ def environment(tmp_path: Path, script: ScriptedVendor, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def lake(environment: dict[str, str]) -> Path:
+def lake(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Path:
     """Fills a lake with the three days through Dagster; gives its directory."""
-    run = materialize(
-        {**environment, "CALLS_BACKFILL_DAYS_PER_RUN": "0"}, "--partition-range", "2025-06-02...2025-06-04"
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_job(Settings.from_env(), instance, date(2025, 6, 2), date(2025, 6, 4)).success
+    capsys.readouterr()
     return Path(environment["CALLS_DATA_DIR"])
 
 

@@ -11,6 +11,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -30,32 +31,37 @@ def run(work: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.Abs
         BaseException: What the work raises; what the former handler of a signal that came raises.
     """
     came: list[int] = []
+    passed_on: list[int] = []
+    tasks: list[asyncio.Task[Any]] = []
     former: dict[int, Callable[[int, FrameType | None], Any]] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         former = {number: handler for number, handler in handlers.items() if callable(handler)}
 
+    def interrupt(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        if tasks:
+            passed_on.append(number)
+            with suppress(RuntimeError):  # the loop is closed: the work has ended
+                tasks[0].get_loop().call_soon_threadsafe(tasks[0].cancel)
+
     async def work_interruptibly() -> _T:
         task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
         assert task is not None  # noqa: S101 - a coroutine that a loop runs is a task
+        tasks.append(task)
+        if len(came) > len(passed_on):  # one came while the loop began
+            task.cancel()
+        return await work
 
-        def interrupt(number: int, _: FrameType | None) -> None:
-            came.append(number)
-            loop.call_soon_threadsafe(task.cancel)
-
-        for number in former:
-            signal.signal(number, interrupt)
-        try:
-            return await work
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
-
+    # Handlers change outside the loop: from its first step to its last it must not meet one that raises.
+    for number in former:
+        signal.signal(number, interrupt)
     try:
         with asyncio.Runner(loop_factory=loop_factory or _find_factory()) as runner:
             return runner.run(work_interruptibly())
     finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
         if came:
             former[came[0]](came[0], None)
 

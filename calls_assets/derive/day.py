@@ -6,9 +6,8 @@ of calls; what the versions' own columns tell (starts, days, how often and when 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 from calls_assets.api.contract import payload_fields
 from calls_assets.api.errors import ContractError
 from calls_assets.api.events import Event, decode_event
+from calls_assets.collector import hold_collector
 from calls_assets.derive.bodies import Columns, Row, keep_differing, make_columns, read_body, read_members
 from calls_assets.lake.schemas import DAILY_TABLES, TABLES
 
@@ -63,7 +63,7 @@ def derive_day(
     is_here = valid.local_day == np.datetime64(day, "D")
     batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in DAILY_TABLES}
     for first in range(0, len(valid.first_row), calls_per_chunk):
-        with _paused_collector():
+        with hold_collector():
             chunk = slice(first, first + calls_per_chunk)
             for name, batch in _make_batches(valid, is_here, chunk, newest_events, reread_after).items():
                 batches[name].append(batch)
@@ -142,18 +142,6 @@ def _to_wall_clock(instants_us: np.ndarray, timezone: ZoneInfo) -> np.ndarray:
     local = [(_EPOCH + timedelta(minutes=minute)).astimezone(timezone) for minute in minutes.tolist()]
     offsets = [(time.utcoffset() or timedelta()) // timedelta(microseconds=1) for time in local]
     return instants_us + np.array(offsets, dtype=np.int64)[minute_of]
-
-
-@contextmanager
-def _paused_collector() -> Iterator[None]:
-    """Keeps the cycle collector off: it would walk a chunk's many live objects again and again, and none is garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Chunk:

@@ -11,7 +11,7 @@ import gc
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import islice
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import glance_at
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
+from calls_assets.collector import hold_collector
 from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
@@ -171,7 +172,7 @@ async def sweep(
     work = _Sweep(lake, client, options, now, log)
     ordered = sorted(set(days))
     try:
-        with _light_collector():
+        with hold_collector():  # `land` has it look at what is new
             await work.run_wanted(wanted or {}, ordered)
             for group in _group(ordered):
                 await work.run_group(group, reread_final=reread_final, wide=wide)
@@ -272,21 +273,6 @@ def _group(days: Sequence[date]) -> list[list[date]]:
         else:
             groups.append([day])
     return groups
-
-
-@contextmanager
-def _light_collector() -> Iterator[None]:
-    """Keeps the collector of cycles from looking through all that lives, again and again, while a sweep makes more.
-
-    `land` has it look at what is new. Afterwards it does what it did before.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @dataclass

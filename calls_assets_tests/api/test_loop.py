@@ -63,14 +63,16 @@ def test_an_interrupt_ends_the_work_and_lets_it_clean_up(factory: Factory, state
     """Wherever it comes: thirty times, because a handler that raises was lost once in a few."""
     for _ in range(30):
         done: list[str] = []
+        timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGTERM))
 
-        async def work(done: list[str] = done) -> None:
+        async def work(done: list[str] = done, timer: threading.Timer = timer) -> None:
             loop = asyncio.get_running_loop()
 
             def call_again() -> None:
                 time.sleep(0.0005)
                 loop.call_soon(call_again)
 
+            timer.start()
             if state == "runs callbacks":
                 call_again()
             try:
@@ -80,12 +82,30 @@ def test_an_interrupt_ends_the_work_and_lets_it_clean_up(factory: Factory, state
                 await asyncio.sleep(0.01)
                 done.append("landed")
 
-        timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.start()
         with pytest.raises(InterruptError):
             run(work(), loop_factory=factory)
         timer.join()
         assert done == ["landed"]
+
+
+@pytest.mark.usefixtures("raising_handler")
+@pytest.mark.parametrize("factory", LOOPS)
+def test_an_interrupt_before_the_work_begins_is_not_lost(factory: Factory) -> None:
+    """The loop runs already, the work does not yet."""
+    reached: list[str] = []
+
+    def make() -> asyncio.AbstractEventLoop:
+        loop = factory()
+        loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        return loop
+
+    async def work() -> None:
+        await asyncio.sleep(3)
+        reached.append("the end")
+
+    with pytest.raises(InterruptError):
+        run(work(), loop_factory=make)
+    assert reached == []
 
 
 @pytest.mark.usefixtures("raising_handler")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,6 +18,7 @@ from starlette.routing import Route
 
 from calls_assets.defs import build_definitions
 from calls_assets.settings import Settings
+from calls_assets.simulator import serve
 from calls_assets_tests.e2e.running import TOKEN
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -59,6 +63,20 @@ class ScriptedVendor:
     def app(self) -> Starlette:
         """Gives the web application."""
         return Starlette(routes=[Route("/calls/{call_id}", self._answer)])
+
+    @contextmanager
+    def deployed(self, root: Path, **others: Any) -> Iterator[Settings]:  # noqa: ANN401 - any of the settings
+        """Serves the account, and gives the settings of a fresh deployment on it below a directory."""
+        with serve(self.app()) as server:
+            fresh = Settings(
+                data_dir=root / "lake",
+                start_date=date(2025, 1, 1),
+                api_base_url=server.url,
+                api_token=TOKEN,
+                requests_per_second=5_000,
+                max_attempts=1,
+            )
+            yield replace(fresh, **others)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from calls_assets import alerts
 from calls_assets.defs import build_definitions
 from calls_assets.defs.runs import SILENT_FOR, end_dead_runs
 from calls_assets.settings import Settings
-from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import RANGE_END, RANGE_START, ScriptedVendor, run
-from calls_assets_tests.e2e.running import TOKEN
 from calls_assets_tests.faults import canaries
 from calls_assets_tests.receiver import SECRET, Receiver, receiving
 
@@ -55,17 +53,8 @@ def script() -> ScriptedVendor:
 @pytest.fixture
 def settings(tmp_path: Path, script: ScriptedVendor, receiver: Receiver) -> Iterator[Settings]:
     """Gives the settings of a deployment that alerts."""
-    with serve(script.app()) as server:
-        yield Settings(
-            data_dir=tmp_path / "lake",
-            start_date=date(2025, 1, 1),
-            api_base_url=server.url,
-            api_token=TOKEN,
-            requests_per_second=5_000,
-            max_attempts=1,
-            alert_url=receiver.url,
-            ui_url="https://dagster.example.com",
-        )
+    with script.deployed(tmp_path, alert_url=receiver.url, ui_url="https://dagster.example.com") as deployed:
+        yield deployed
 
 
 class Ticking:

@@ -16,9 +16,8 @@ import pytest
 
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake
 from calls_assets.settings import Settings
-from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
-from calls_assets_tests.e2e.running import TOKEN, read_rows
+from calls_assets_tests.e2e.running import read_rows
 from calls_assets_tests.lakes import root_of
 
 MONDAY = date(2025, 6, 2)
@@ -44,15 +43,8 @@ def script() -> ScriptedVendor:
 @pytest.fixture
 def settings(tmp_path: Path, script: ScriptedVendor) -> Iterator[Settings]:
     """Gives the settings of a fresh deployment on that account."""
-    with serve(script.app()) as server:
-        yield Settings(
-            data_dir=tmp_path / "lake",
-            start_date=date(2025, 1, 1),
-            api_base_url=server.url,
-            api_token=TOKEN,
-            requests_per_second=5_000,
-            max_attempts=1,
-        )
+    with script.deployed(tmp_path) as deployed:
+        yield deployed
 
 
 def shown_calls(settings: Settings, day: date) -> list[int]:

@@ -15,10 +15,9 @@ import pytest
 from calls_assets.inbox import Inbox
 from calls_assets.lake import Lake
 from calls_assets.settings import Settings
-from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
 from calls_assets_tests.defs.test_sensors import tick
-from calls_assets_tests.e2e.running import TOKEN, read_rows
+from calls_assets_tests.e2e.running import read_rows
 from calls_assets_tests.lakes import root_of
 
 NOW = datetime.now(UTC)
@@ -38,16 +37,8 @@ def script() -> ScriptedVendor:
 @pytest.fixture
 def settings(tmp_path: Path, script: ScriptedVendor) -> Iterator[Settings]:
     """Gives the settings of a deployment whose ids are not searched: the inbox alone drives it."""
-    with serve(script.app()) as server:
-        yield Settings(
-            data_dir=tmp_path / "lake",
-            start_date=TODAY - timedelta(days=10),
-            api_base_url=server.url,
-            api_token=TOKEN,
-            requests_per_second=5_000,
-            max_attempts=1,
-            id_scan=False,
-        )
+    with script.deployed(tmp_path, start_date=TODAY - timedelta(days=10), id_scan=False) as deployed:
+        yield deployed
 
 
 @pytest.fixture

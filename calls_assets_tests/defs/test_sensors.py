@@ -152,16 +152,16 @@ def test_an_api_that_refuses_is_a_reason_to_skip(settings: Settings, instance: d
     assert "could not look: call" in tick(replace(settings, api_base_url="http://127.0.0.1:9"), instance)
 
 
-def test_the_nightly_schedule_sweeps_what_is_due(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_the_nightly_schedule_sweeps_what_is_due(settings: Settings, stored_instance: dg.DagsterInstance) -> None:
     """Yesterday and today always, with a look far ahead for today; older days while they have due reads."""
     old = TODAY - timedelta(days=3)
-    assert sweep(settings, instance, old).success
+    assert sweep(settings, stored_instance, old).success
     definitions = build_definitions(settings)
     schedule = definitions.resolve_schedule_def("nightly_sweep")
 
     def evaluate(moment: datetime) -> dict[str, bool]:
         with dg.build_schedule_context(
-            instance=instance,
+            instance=stored_instance,
             scheduled_execution_time=moment,
             resources=definitions.resources,
             repository_def=definitions.get_repository_def(),

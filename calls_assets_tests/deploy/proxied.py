@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import httpx
 
 CONFIG = Path(__file__).parent.parent.parent / "deploy/nginx/dagster.conf"
@@ -106,6 +107,8 @@ def proxied(root: Path) -> Iterator[Proxied]:
     home = root / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    with dg.DagsterInstance.from_config(str(home)):
+        pass  # makes the databases: two web servers cannot make those of one home at once
     web = [sys.executable, "-m", "dagster_webserver", "--empty-workspace", "--port"]
     commands = [
         [*web, str(ports["operator"])],

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from calls_assets.cli import main
 from calls_assets.defs import build_definitions
 from calls_assets.derive import publish_day
 from calls_assets.lake import DAILY_TABLES, Lake
 from calls_assets.settings import Settings
-from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import RANGE_END, RANGE_START, ScriptedVendor
-from calls_assets_tests.e2e.running import TOKEN, read_rows
+from calls_assets_tests.e2e.running import read_rows
 
 SCRIPT = Path(__file__).parent.parent.parent / "deploy/backup.sh"
 DAYS = [date(2025, 6, 2) + timedelta(days=offset) for offset in range(3)]
@@ -46,22 +46,16 @@ def script() -> ScriptedVendor:
 @pytest.fixture
 def settings(tmp_path: Path, script: ScriptedVendor) -> Iterator[Settings]:
     """Gives the settings of a deployment on that account."""
-    with serve(script.app()) as server:
-        yield Settings(
-            data_dir=tmp_path / "lake",
-            start_date=date(2025, 1, 1),
-            api_base_url=server.url,
-            api_token=TOKEN,
-            requests_per_second=5_000,
-            max_attempts=1,
-            reread_after=(timedelta(hours=1),),
-        )
+    with script.deployed(tmp_path, reread_after=(timedelta(hours=1),)) as deployed:
+        yield deployed
 
 
 def open_home(path: Path) -> dg.DagsterInstance:
     """Opens Dagster's storage in a directory."""
     path.mkdir(exist_ok=True)
-    (path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    # Without compute logs: Dagster may leave the processes that copy them behind.
+    logs = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    (path / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {"enabled": False}, "compute_logs": logs}))
     return dg.DagsterInstance.from_config(str(path))
 
 

@@ -51,12 +51,12 @@ def ended_sweeps(dev: DagsterDev, status: str) -> list[str]:
     return [run["runId"] for run in dev.runs(statuses=[status], pipelineName="sweep_job")]
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1_200)
 def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
     """New calls start a run that lands them, also after a failed one, which is posted; a backfill reports its days."""
     zone = zone_at_noon()
     today = datetime.now(zone).date()
-    account = Account(first_day=today - timedelta(days=6), calls_per_day=8_000, timezone=zone.key, first_id=900)
+    account = Account(first_day=today - timedelta(days=6), calls_per_day=4_000, timezone=zone.key, first_id=900)
     gate = Gate(create_app(Vendor(account), token=TOKEN))
     with receiving() as receiver, serve(Starlette(routes=[Mount("/", gate)])) as server:
         environment = make_environment(
@@ -69,15 +69,15 @@ def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
         )
         lake = Path(environment["CALLS_DATA_DIR"])
         with dagster_dev(environment) as dev:
-            dev.wait_for("a first sweep by the sensor", lambda: ended_sweeps(dev, "SUCCESS"))
+            dev.wait_for("a first sweep by the sensor", lambda: ended_sweeps(dev, "SUCCESS"), 300)
             first_rows = len(read_rows(lake, "calls", today))
 
             # A run that fails: the probe is answered, then the token is refused.
             gate.is_closed = True
-            (failed, *_) = dev.wait_for("a failed sweep", lambda: ended_sweeps(dev, "FAILURE"), 150)
+            (failed, *_) = dev.wait_for("a failed sweep", lambda: ended_sweeps(dev, "FAILURE"), 300)
             gate.is_closed = False
             done = len(ended_sweeps(dev, "SUCCESS"))
-            dev.wait_for("a sweep after the failed one", lambda: len(ended_sweeps(dev, "SUCCESS")) > done, 150)
+            dev.wait_for("a sweep after the failed one", lambda: len(ended_sweeps(dev, "SUCCESS")) > done, 300)
             assert any("failed: waiting" in (tick["skipReason"] or "") for tick in dev.ticks())
             assert failed in {run_id for tick in dev.ticks() for run_id in tick["runIds"]}
             assert len(read_rows(lake, "calls", today)) > first_rows
@@ -87,13 +87,13 @@ def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
             days = [(today - timedelta(days=back)).isoformat() for back in (4, 3, 2)]
             assets = ["call_records", *TABLES]
             backfill = dev.backfill(assets, days)
-            dev.wait_for("the backfill", lambda: dev.backfill_status(backfill) == "COMPLETED_SUCCESS", 150)
+            dev.wait_for("the backfill", lambda: dev.backfill_status(backfill) == "COMPLETED_SUCCESS", 300)
             runs = dev.runs(tags=[{"key": "dagster/backfill", "value": backfill}])
             assert [run["status"] for run in runs] == ["SUCCESS"]
             assert runs[0]["tags"]["dagster/asset_partition_range_start"] == days[0]
             for asset in assets:
                 assert dev.partitions_of(asset, days) == days, asset
             for day in days:
-                assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 1_000
+                assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 500
         for path in Path(environment["DAGSTER_HOME"]).rglob("*"):
             assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path

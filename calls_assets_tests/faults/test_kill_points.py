@@ -44,8 +44,11 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 _PROCESSES = min(4, os.cpu_count() or 1)
-_Job = tuple[Stage, w.World, Path, Point, Opener, Expected]
-_JOBS: list[_Job] = []
+_SMALL = get_context("forkserver")
+_SMALL.set_forkserver_preload([__name__])
+"""Forks from a process that has run no other tests: what is small is forked fast."""
+
+_Job = tuple[int, w.World, Path, Point, Opener, Expected]
 _SEEN: dict[str, list[str]] = {}
 """What a process found out about each state: many points leave the same files, whose recovery is the same."""
 
@@ -94,7 +97,7 @@ def torment(
         The number of points by mode, the violations, and the number of different states that were left.
     """
     with w.fast_directory() as directory:
-        _JOBS.clear()
+        jobs: list[_Job] = []
         base = directory / "base"
         for number, stage in enumerate(make_stages(world)):
             before = directory / f"before {number}"
@@ -108,12 +111,12 @@ def torment(
                 shutil.copytree(base, after)
                 expected = expect(stage, world, before, after)
                 points = [point for point in list_points(operations) if point.mode in modes]
-                _JOBS.extend((stage, world, before, point, open_lake, expected) for point in points)
-        if sample is not None and len(_JOBS) > sample[1]:
-            _JOBS[:] = sample[0].sample(_JOBS, sample[1])
-        with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("fork")) as pool:
-            results = list(pool.map(run_job, range(len(_JOBS)), chunksize=16))
-    counts = Counter(job[3].mode for job in _JOBS)
+                jobs += [(number, world, before, point, open_lake, expected) for point in points]
+        if sample is not None and len(jobs) > sample[1]:
+            jobs = sample[0].sample(jobs, sample[1])
+        with ProcessPoolExecutor(_PROCESSES, mp_context=_SMALL) as pool:
+            results = list(pool.map(run_job, jobs, chunksize=16))
+    counts = Counter(job[3].mode for job in jobs)
     return counts, [text for _, problems in results for text in problems], len({state for state, _ in results})
 
 
@@ -125,9 +128,10 @@ def expect(stage: Stage, world: w.World, before: Path, after: Path) -> Expected:
     return Expected(w.stored_reads(Lake.open(before)), w.list_changes(lake, world.days))
 
 
-def run_job(number: int) -> tuple[str, list[str]]:
+def run_job(job: _Job) -> tuple[str, list[str]]:
     """Runs one point; gives the state it left and its violations."""
-    stage, world, before, point, open_lake, expected = _JOBS[number]
+    number, world, before, point, open_lake, expected = job
+    stage = make_stages(world)[number]
     root = before.parent / f"work {os.getpid()}"
     shutil.copytree(before, root)
     try:
@@ -141,6 +145,16 @@ def run_job(number: int) -> tuple[str, list[str]]:
     finally:
         shutil.rmtree(root)
     return state, [f"{stage.name}, operation {point.at}, {point.mode}: {problem}" for problem in problems]
+
+
+def open_in_place(root: Path) -> Lake:
+    """Opens a lake whose files are written where they end."""
+    return TellingLake(InPlaceStorage(root))
+
+
+def open_untidied(root: Path) -> Lake:
+    """Opens a lake without looking for what dead writers left."""
+    return TellingLake(LocalStorage(root))
 
 
 class HastyLake(TellingLake):
@@ -168,9 +182,9 @@ class DestructiveLake(TellingLake):
 @pytest.mark.parametrize(
     ("stage", "open_lake", "what"),
     [
-        ("second sweep", lambda root: TellingLake(InPlaceStorage(root)), "is damaged"),
-        ("replace", lambda root: TellingLake(InPlaceStorage(root)), "is damaged"),
-        ("replace", lambda root: TellingLake(LocalStorage(root)), "is left of a dead writer"),
+        ("second sweep", open_in_place, "is damaged"),
+        ("replace", open_in_place, "is damaged"),
+        ("replace", open_untidied, "is left of a dead writer"),
         ("second sweep", HastyLake.open, "are lost"),
         ("compact", DestructiveLake.open, "are lost"),
     ],
