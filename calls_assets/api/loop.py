@@ -31,34 +31,24 @@ def run(work: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.Abs
         BaseException: What the work raises; what the former handler of a signal that came raises.
     """
     came: list[int] = []
-    passed_on: list[int] = []
-    tasks: list[asyncio.Task[Any]] = []
     former: dict[int, Callable[[int, FrameType | None], Any]] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         former = {number: handler for number, handler in handlers.items() if callable(handler)}
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        if tasks:
-            passed_on.append(number)
-            with suppress(RuntimeError):  # the loop is closed: the work has ended
-                tasks[0].get_loop().call_soon_threadsafe(tasks[0].cancel)
-
-    async def work_interruptibly() -> _T:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine that a loop runs is a task
-        tasks.append(task)
-        if len(came) > len(passed_on):  # one came while the loop began
-            task.cancel()
-        return await work
-
-    # Handlers change outside the loop: from its first step to its last it must not meet one that raises.
-    for number in former:
-        signal.signal(number, interrupt)
     try:
         with asyncio.Runner(loop_factory=loop_factory or _find_factory()) as runner:
-            return runner.run(work_interruptibly())
+            loop = runner.get_loop()
+            task = loop.create_task(work)
+
+            def interrupt(number: int, _: FrameType | None) -> None:
+                came.append(number)
+                with suppress(RuntimeError):  # the loop is closed: the work has ended
+                    loop.call_soon_threadsafe(task.cancel)
+
+            # Handlers change while the loop stands still: from first step to last it must not meet one that raises.
+            for number in former:
+                signal.signal(number, interrupt)
+            return loop.run_until_complete(task)
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
