@@ -50,6 +50,10 @@ class Meter:
 
 
 def overlaps(runs: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Lists pairs of runs, as GraphQL gives them, of which one began before the other had ended."""
-    spans = sorted((run["startTime"], run["endTime"] or float("inf"), run["runId"]) for run in runs if run["startTime"])
+    """Lists pairs of runs, as GraphQL gives them, of which one began before the other had ended.
+
+    A run that was given up before it began has its end in both places there, and was never beside another.
+    """
+    begun = (run for run in runs if run["startTime"] and run["startTime"] != run["endTime"])
+    spans = sorted((run["startTime"], run["endTime"] or float("inf"), run["runId"]) for run in begun)
     return [(one[2], other[2]) for one, other in pairwise(spans) if other[0] < one[1]]
