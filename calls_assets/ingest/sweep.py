@@ -39,6 +39,8 @@ GIVE_UP_PAUSED_SECONDS = 1_200.0
 _DAYS_AT_ONCE = 31
 _LAST_DAYS = 3
 """Days in which a probe looks for the highest id: more than one, since a call's start can be corrected."""
+_RECENT = timedelta(days=7)
+"""A probe lists no more than this, where that many days are."""
 _REFUSALS_IN_A_ROW = 10
 _SURE_CALLS = 8
 """Known calls that decide together where a day begins: fewer may be misled by one with a corrected start."""
@@ -229,31 +231,18 @@ async def probe_new_calls(
     Nothing is stored: the sweep that follows does it. For an empty lake it is 1, without asking; where only missing ids
     are stored (an account without calls), one of the ids asked for is a power of two that changes by the minute.
     """
-    top = _highest_call(lake, _list_last_days(lake, now().astimezone(options.timezone).date()))
-    if not top:
+    segments = lake.segments(since=now().astimezone(options.timezone).date() - _RECENT)
+    if len({segment.day for segment in segments}) < _LAST_DAYS:
         segments = lake.segments()
-        if not segments:
-            return 1
-        newest_days = sorted({segment.day for segment in segments})[-_LAST_DAYS:]
-        top = _highest_call(lake, [segment for segment in segments if segment.day in newest_days])
-        top = top or _highest_call(lake, segments)
+    if not segments:
+        return 1
+    newest_days = sorted({segment.day for segment in segments})[-_LAST_DAYS:]
+    top = _highest_call(lake, [segment for segment in segments if segment.day in newest_days])
+    top = top or _highest_call(lake, lake.segments())
     for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
         if _holds_call(await client.fetch(id_)):
             return id_
     return None
-
-
-def _list_last_days(lake: Lake, today: date) -> list[Segment]:
-    """Lists the newest three days without those behind them; nothing when the last week has fewer."""
-    found: list[Segment] = []
-    days = 0
-    for back in range(-1, 7):  # a vendor's clock may be ahead
-        here = lake.segments(today - timedelta(days=back))
-        found += here
-        days += bool(here)
-        if days == _LAST_DAYS:
-            return found
-    return []
 
 
 def _highest_call(lake: Lake, segments: Sequence[Segment]) -> int:

@@ -209,14 +209,14 @@ class Lake:
         with _explained("look into the lake"):
             return self.storage.has_files()
 
-    def list_files(self, prefix: str) -> list[StoredFile]:
-        """Lists the files below a prefix that ends with `/`.
+    def list_files(self, prefix: str, after: str = "") -> list[StoredFile]:
+        """Lists the files below a prefix that ends with `/`, those whose keys come after another.
 
         Raises:
             LakeError: They cannot be listed.
         """
         with _explained(f"list {prefix}"):
-            return self.storage.list(prefix)
+            return self.storage.list(prefix, after)
 
     def _read(self, key: str) -> bytes:
         with _explained(f"read {key}"):
@@ -224,11 +224,11 @@ class Lake:
 
     # Raw
 
-    def segments(self, day: date | None = None) -> list[Segment]:
-        """Lists the segments of a day, or of all days, by day and age."""
+    def segments(self, day: date | None = None, *, since: date | None = None) -> list[Segment]:
+        """Lists the segments of a day, or of all days, or of those since a day, by day and age."""
         prefix = RAW_PREFIX if day is None else f"{RAW_PREFIX}call_date={day}/"
         found = []
-        for key, size, _ in self.list_files(prefix):
+        for key, size, _ in self.list_files(prefix, "" if since is None else f"{RAW_PREFIX}call_date={since}/"):
             match = _SEGMENT.fullmatch(key)
             if match:
                 stored_day = date.fromisoformat(match["day"])

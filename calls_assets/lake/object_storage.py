@@ -87,13 +87,14 @@ class ObjectStorage:
             # Its message may repeat values of the environment.
             raise OSError(errno.EINVAL, "the environment's settings for the store are not understood") from None
 
-    def list(self, prefix: str) -> list[StoredFile]:
-        """Lists every file below a prefix."""
+    def list(self, prefix: str, after: str = "") -> list[StoredFile]:
+        """Lists every file below a prefix whose key comes after another."""
         return _persist(
             lambda: sorted(
                 StoredFile(meta["path"], meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
-                for chunk in obstore.list(self._store, prefix, chunk_size=1_000)
+                for chunk in obstore.list(self._store, prefix, offset=after or None, chunk_size=1_000)
                 for meta in chunk
+                if meta["path"] > after  # the library leaves out a slash at the end of an offset
             )
         )
 

@@ -45,8 +45,13 @@ class Storage(Protocol):
 
     is_create_only: bool
 
-    def list(self, prefix: str) -> list[StoredFile]:
-        """Lists every file below a prefix, in the order of keys; it ends with `/`, or is empty for everything."""
+    def list(self, prefix: str, after: str = "") -> list[StoredFile]:
+        """Lists every file below a prefix whose key comes after another, in the order of keys.
+
+        Args:
+            prefix: Ends with `/`, or is empty for everything.
+            after: Keys up to here are left out, at less cost than to list them.
+        """
 
     def read(self, key: str) -> bytes:
         """Gives a file's content; raises FileNotFoundError."""
@@ -95,26 +100,32 @@ class LocalStorage:
         if is_writable:
             self._make_directory(self._temporary)
 
-    def list(self, prefix: str) -> list[StoredFile]:
-        """Lists every file below a prefix."""
-        return sorted(self._walk(prefix.rstrip("/")))
+    def list(self, prefix: str, after: str = "") -> list[StoredFile]:
+        """Lists every file below a prefix whose key comes after another."""
+        return sorted(self._walk(prefix.rstrip("/"), after))
 
-    def _walk(self, relative: str) -> Iterator[StoredFile]:
+    def _walk(self, relative: str, after: str) -> Iterator[StoredFile]:
         while True:
             try:
                 entries = list(os.scandir(self.root / relative))
             except (FileNotFoundError, NotADirectoryError):
                 return
             try:
-                found = [self._look_at(relative, entry) for entry in entries if not entry.is_dir()]
+                found = [
+                    self._look_at(relative, entry)
+                    for entry in entries
+                    if _join(relative, entry.name) > after and not entry.is_dir()
+                ]
             except FileNotFoundError:
                 # A file went between the two looks. When it was merged into another one, that one was not there at
                 # the first look, and a listing with neither would show less than is stored.
                 continue
             yield from found
             for entry in entries:
-                if entry.is_dir():
-                    yield from self._walk(_join(relative, entry.name))
+                folder = _join(relative, entry.name)
+                # Every key below it begins with the folder's name.
+                if (f"{folder}/" > after or after.startswith(f"{folder}/")) and entry.is_dir():
+                    yield from self._walk(folder, after)
             return
 
     @staticmethod

@@ -129,12 +129,12 @@ class MemoryStorage:
         self._versions = itertools.count()
         self._version_of: dict[str, str] = {}
 
-    def list(self, prefix: str) -> list[StoredFile]:
-        """Lists the files below a prefix."""
+    def list(self, prefix: str, after: str = "") -> list[StoredFile]:
+        """Lists the files below a prefix whose keys come after another."""
         return [
             StoredFile(key, len(self._files[key]), self._version_of.get(key, ""))
             for key in sorted(self._files)
-            if key.startswith(prefix)
+            if key.startswith(prefix) and key > after
         ]
 
     def read(self, key: str) -> bytes:

@@ -43,6 +43,15 @@ def test_what_was_put_is_read_and_listed(storage: Storage) -> None:
     assert [file.key for file in storage.list("") if not file.key.startswith(".")] == [file.key for file in (after, _)]
 
 
+def test_a_listing_begins_after_a_key(storage: Storage) -> None:
+    """Whether that is a file, a part of a path or nothing at all, everything behind it is listed and no more."""
+    keys = ["raw/a.x", "raw/a/1", "raw/a/2", "raw/ab/1", "raw/b/1/x", "raw/b/2"]
+    for key in keys:
+        storage.put_new(key, b"any")
+    for after in ["", "q", "raw/", *keys, "raw/a", "raw/a/", "raw/a/15", "raw/aa/", "raw/b/1", "raw/b/1/", "raw/c/"]:
+        assert [file.key for file in storage.list("raw/", after)] == [key for key in keys if key > after], after
+
+
 def test_a_new_file_never_replaces_one(storage: Storage) -> None:
     """Create-only means that the first content stays."""
     storage.put_new("raw/x", b"first")
