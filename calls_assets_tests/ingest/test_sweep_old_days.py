@@ -132,9 +132,9 @@ class SlowVendor(ModelVendor):
         self.asked_at: dict[int, int] = {}
 
     async def fetch(self, call_id: int) -> Answer:
-        """Answers up to four rounds later."""
+        """Answers up to 199 rounds later: the search and what goes on beside it come to ask for the same ids."""
         self.asked_at[call_id] = len(self.asked_at)
-        for _ in range(call_id * 7_919 % 5):
+        for _ in range(call_id * 7_919 % 200):
             await asyncio.sleep(0)
         return await super().fetch(call_id)
 
