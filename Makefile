@@ -52,8 +52,8 @@ test: lint $(READERS) ## Lint, types and all tests with coverage
 
 .PHONY: torture
 torture: $(READERS) ## The long runs: thirty days of 2,000 calls against the oracle, every fault harness at full length
-	@CALLS_TEST_CALLS_PER_DAY=2000 $(BIN)/python -m pytest calls_assets_tests/e2e/test_backfill.py --timeout 1200
-	CALLS_TORTURE=1 $(BIN)/python -m pytest calls_assets_tests/faults calls_assets_tests/distributed --timeout 7200
+	@CALLS_TORTURE=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
+	  calls_assets_tests/e2e/test_backfill.py calls_assets_tests/faults calls_assets_tests/distributed
 
 .PHONY: demo
 demo: setup ## Seven days from a simulated vendor into .demo, and a look at the tables

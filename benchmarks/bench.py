@@ -22,7 +22,7 @@ from typing import Any
 from harness import BENCH, PEERS, QUICK, ROOT, tell
 from page import write_page
 
-MODULES = ("sweep", "latency", "rebuild", "overhead", "growth", "reading")
+MODULES = ("sweep", "latency", "rebuild", "overhead", "growth", "reading", "storage")
 _SHOWN = {
     None: ("httpx", "httpx-aiohttp", "aiohttp", "uvloop", "msgspec", "pyarrow", "duckdb", "dagster"),
     "scripts": ("httpx", "httpx-aiohttp", "aiohttp", "uvloop"),

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -265,6 +266,7 @@ def run_once(
     count: int,
     in_flight: int = 64,
     rate: int | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Run:
     """Lets a contender fetch `count` calls, and again when others disturbed it.
 
@@ -275,12 +277,13 @@ def run_once(
         count: How many calls.
         in_flight: Requests at a time, for those who can.
         rate: The allowed requests a second, for those who can keep to one.
+        more: Further variables of its environment.
     """
     runs: list[Run] = []
     for _ in range(QUIET_ATTEMPTS if server.waited_seconds < MOST_WAITING_SECONDS else 1):
         server.waited_seconds += _wait_until_quiet(MOST_WAITING_SECONDS - server.waited_seconds)
         server.configure(options)
-        run = _run(contender, server, count=count, in_flight=in_flight, rate=rate)
+        run = _run(contender, server, count=count, in_flight=in_flight, rate=rate, more=more)
         if not run.is_disturbed:
             return run
         runs.append(run)
@@ -299,11 +302,13 @@ def _wait_until_quiet(most_seconds: float) -> float:
     return time.monotonic() - began
 
 
-def _run(contender: Contender, server: Server, *, count: int, in_flight: int, rate: int | None) -> Run:
+def _run(
+    contender: Contender, server: Server, *, count: int, in_flight: int, rate: int | None, more: Mapping[str, str]
+) -> Run:
     out = BENCH / "run" / contender.script[0].removesuffix(".py")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    environment = _make_environment(server, out, count=count, in_flight=in_flight, rate=rate)
+    environment = _make_environment(server, out, count=count, in_flight=in_flight, rate=rate) | dict(more)
     (out / "target.json").write_text(json.dumps({"destination_path": str(out), "do_timestamp_file": False}))
     commands = [[_interpreter(contender.venv), str(PEERS / contender.script[0]), *contender.script[1:]]]
     if contender.pipe:

@@ -14,6 +14,7 @@ which today's `calls` was replaced, and to the end of its run.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from harness import DAY, OURS, PEERS, QUICK, ROOT, TOKEN, Server, emit, run_server, tell
+from harness import DAY, FIRST_ID, OURS, PEERS, QUICK, ROOT, TOKEN, Server, emit, run_server, tell
 
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
@@ -104,7 +105,9 @@ def measure_commands(server: Server, environment: Mapping[str, str]) -> None:
         runs[IDLE].append(materialize(environment, *sweep))
         calls += NEW
         server.configure({"calls": calls})
-        runs[BUSY].append(materialize(environment, *sweep))
+        # What the sensor tells a sweep, too: the day is over, and its end was looked at a moment ago.
+        seen = {"ops": {"call_records": {"config": {"seen_id": FIRST_ID + calls - 1}}}}
+        runs[BUSY].append(materialize(environment, *sweep, "--config-json", json.dumps(seen)))
         if server.stats()["calls"] < NEW:
             sys.exit("the new calls were not found")
     report("a sweep of a day as a command", runs)

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -14,7 +15,7 @@ from pytest import TerminalReporter  # noqa: PT013 - for the annotation
 
 from calls_assets.lake import object_storage
 from calls_assets.settings import Location
-from calls_assets_tests.faults.counts import LINES
+from calls_assets_tests.faults.counts import IS_TORTURE, LINES
 from calls_assets_tests.lakes import FinishedLake, make_lake, open_lake
 from calls_assets_tests.stores import BUCKET, StoreProxy, serve_proxy, serve_store
 
@@ -27,10 +28,19 @@ UNCOVERED = ("distributed/", "e2e/", "faults/", "readers/", "deploy/")
 """Tests of processes, protocols and other people's programs: what they cover here is covered by others too."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measures no coverage where it only costs time."""
+_LONGEST_SECONDS = 10_800
+"""What a test of `make torture` may take, whatever it says of its short form."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Measures no coverage where it only costs time, and leaves what is `long` to `make torture`."""
     root = Path(__file__).parent
+    if not IS_TORTURE and (long := [item for item in items if item.get_closest_marker("long")]):
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     for item in items:
+        if IS_TORTURE:
+            item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS), append=False)
         if item.path.relative_to(root).as_posix().startswith(UNCOVERED):
             item.add_marker("no_cover")
 
@@ -46,6 +56,18 @@ def finished_lake(tmp_path_factory: pytest.TempPathFactory) -> FinishedLake:
             make_lake(shared / "sixty-days/data")
             (shared / "finished").touch()
     return open_lake(shared / "sixty-days/data")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - a class of xdist
+    """Takes over the counts of a worker."""
+    LINES.extend(getattr(node, "workeroutput", {}).get("counts", ()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands over the counts of this worker."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = LINES
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:

@@ -1,4 +1,4 @@
-"""Runs on Celery workers: a rebuild spreads over them, one dies at work, and the API sees one fetching run."""
+"""Runs on Celery workers over an object store: a rebuild spreads, a worker dies, the API sees one fetching run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from starlette.routing import Mount
 
 from calls_assets.defs.runs import SILENT_FOR, end_dead_runs
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake
+from calls_assets.settings import Location
 from calls_assets.simulator import Account, FaultPlan, Vendor, create_app, serve
 from calls_assets_tests.distributed.meter import Meter, overlaps
 from calls_assets_tests.distributed.servers import run_postgres, run_redis
@@ -28,6 +29,7 @@ from calls_assets_tests.e2e.running import TOKEN, days_between, make_environment
 from calls_assets_tests.e2e.test_dagster_dev import zone_at_noon
 from calls_assets_tests.faults.counts import IS_TORTURE, choose, tell
 from calls_assets_tests.lakes import read_day
+from calls_assets_tests.stores import StoreProxy
 
 IN_FLIGHT, RATE = 4, 200
 PROBES = 1
@@ -80,14 +82,14 @@ def deploy(root: Path, base_url: str, **settings: str) -> Iterator[Deployment]:
         yield Deployment(dev, workers, Path(environment["DAGSTER_HOME"]), environment)
 
 
-def copy_raw(location: Path, target: Path) -> None:
+def copy_raw(location: Location, target: Path) -> None:
     """Copies what the API said into a new lake, wherever the two are."""
     source, copy = Lake.open(location), Lake.open(target)
     for file in source.list_files("raw/"):
         copy.storage.put_new(file.key, source.storage.read(file.key))
 
 
-def rebuild(deployment: Deployment, location: Path, days: list[date]) -> float:
+def rebuild(deployment: Deployment, location: Location, days: list[date]) -> float:
     """Makes all tables of the days anew on the workers there are; gives the seconds from launch to end."""
     lake = Lake.open(location)
     for tree in ("tables/", "marts/", "published/"):
@@ -99,7 +101,7 @@ def rebuild(deployment: Deployment, location: Path, days: list[date]) -> float:
     return time.monotonic() - began
 
 
-def read_all(location: Path, days: list[date]) -> dict[tuple[str, date], pa.Table]:
+def read_all(location: Location, days: list[date]) -> dict[tuple[str, date], pa.Table]:
     """Reads every table and mart of the days."""
     lake = Lake.open(location)
     return {(name, day): lake.read_table(name, day) for name in NAMES for day in days}
@@ -136,7 +138,9 @@ def repeat(dev: DagsterDev, dead: str) -> None:
 
 
 @pytest.mark.timeout(choose(1_500, 3_600))
-def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_spreads_over_workers_and_one_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: StoreProxy, address: str
+) -> None:
     """Sweeps are one at a time over all workers; a rebuild is on both, and right though one is killed at its run."""
     zone = zone_at_noon()
     today = datetime.now(zone).date()
@@ -145,8 +149,7 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch
     vendor = Vendor(
         Account(**PLAIN, first_day=days[0] - timedelta(days=1), calls_per_day=CALLS_PER_DAY, timezone=zone.key)
     )
-    location = tmp_path / "lake"
-    lake = Lake.open(location)
+    lake = Lake.open(address)
     for day in days[1:-2]:
         lake.land(day, read_day(vendor, day, datetime.now(UTC)))
     meter = Meter(create_app(vendor, token=TOKEN, faults=FaultPlan(latency_seconds=0.02)))
@@ -155,13 +158,14 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch
         deploy(
             tmp_path,
             server.url,
-            CALLS_DATA_DIR=str(location),
+            CALLS_DATA_DIR=address,
             CALLS_TIMEZONE=zone.key,
             CALLS_START_DATE=str(days[0]),
             CALLS_API_CONCURRENCY=str(IN_FLIGHT),
             CALLS_API_REQUESTS_PER_SECOND=str(RATE),
             CALLS_BACKFILL_DAYS_PER_RUN=str(DAYS_PER_RUN),
             CALLS_POLL_SECONDS="86400",
+            **store.environment(),
         ) as deployment,
     ):
         dev, (one, other) = deployment.dev, deployment.workers
@@ -191,7 +195,7 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch
 
         alone = tmp_path / "alone"
         alone.mkdir()
-        copy_raw(location, alone / "lake")
+        copy_raw(address, alone / "lake")
         run = materialize(
             make_environment(alone, server.url, CALLS_TIMEZONE=zone.key, CALLS_BACKFILL_DAYS_PER_RUN="0"),
             "--partition-range",
@@ -200,13 +204,13 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(tmp_path: Path, monkeypatch
         )
         assert run.returncode == 0, run.stderr[-3000:]
         expected = read_all(alone / "lake", days)
-        found = read_all(location, days)
+        found = read_all(address, days)
         assert [key for key, rows in expected.items() if not rows.equals(found[key])] == []
         assert sum(len(expected["calls", day]) for day in days) > 0.5 * DAYS * CALLS_PER_DAY
 
         if IS_TORTURE:  # a figure, not a promise: it says as much about the machine
-            alone_seconds = rebuild(deployment, location, days)
+            alone_seconds = rebuild(deployment, address, days)
             with run_worker(tmp_path, "third", deployment.environment) as third:
                 wait("the third worker", third.is_ready)
-                both_seconds = rebuild(deployment, location, days)
+                both_seconds = rebuild(deployment, address, days)
             tell("celery", days=DAYS, one_worker=round(alone_seconds, 1), two_workers=round(both_seconds, 1))

@@ -9,10 +9,14 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from datetime import date, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from obstore.store import from_url
+
+from calls_assets.settings import Location
 
 TOKEN = "simulator-token"
 TABLES = ("calls", "call_agents", "recordings", "dispositions", "call_tags", "external_numbers", "call_changes")
@@ -65,12 +69,20 @@ def read_stats(url: str, *, ids: bool = False) -> dict[str, Any]:
     return stats
 
 
-def read_rows(lake: Path, table: str, day: date) -> list[dict[str, Any]]:
-    """Reads a table's file of a day."""
-    rows: list[dict[str, Any]] = (
-        pq.ParquetFile(lake / f"tables/{table}/call_date={day}/{table}.parquet").read().to_pylist()
-    )
+def read_rows(lake: Location, table: str, day: date | None = None) -> list[dict[str, Any]]:
+    """Reads a table's file of a day, or its only file, in a directory or an object store, without our code."""
+    key = f"tables/{table}/{f'call_date={day}/' if day else ''}{table}.parquet"
+    source = lake / key if isinstance(lake, Path) else BytesIO(from_url(lake).get(key).bytes())
+    rows: list[dict[str, Any]] = pq.ParquetFile(source).read().to_pylist()
     return rows
+
+
+def list_files(lake: Location) -> dict[str, object]:
+    """Lists the Parquet files of a lake, each with what changes when it is written again."""
+    if isinstance(lake, Path):
+        return {str(path): path.stat() for path in lake.rglob("*.parquet")}
+    files = (file for batch in from_url(lake).list() for file in batch)
+    return {file["path"]: (file["last_modified"], file["e_tag"]) for file in files if file["path"].endswith(".parquet")}
 
 
 def days_between(first: date, last: date) -> list[date]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from calls_assets.settings import Location
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
 from calls_assets_tests.e2e.running import TABLES, TOKEN, make_environment, read_rows
@@ -51,49 +54,74 @@ def ended_sweeps(dev: DagsterDev, status: str) -> list[str]:
     return [run["runId"] for run in dev.runs(statuses=[status], pipelineName="sweep_job")]
 
 
-@pytest.mark.timeout(1_200)
-def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
-    """New calls start a run that lands them, also after a failed one, which is posted; a backfill reports its days."""
+@contextmanager
+def on_one_machine(root: Path, base_url: str, **settings: str) -> Iterator[DagsterDev]:
+    """Runs `dagster dev` with the committed settings."""
+    environment = make_environment(root, base_url, **settings)
+    with dagster_dev(environment) as dev:
+        yield dev
+
+
+def check_sensor_and_backfill(
+    root: Path, lake: Location, start: Callable[..., AbstractContextManager[DagsterDev]], **settings: str
+) -> None:
+    """New calls start a run that lands them, also after a failed one, which is posted; a backfill reports its days.
+
+    Args:
+        root: A directory for Dagster's home.
+        lake: Where the rows come.
+        start: Starts Dagster: gets root, address of the API and settings.
+        settings: Further settings.
+    """
     zone = zone_at_noon()
     today = datetime.now(zone).date()
     account = Account(first_day=today - timedelta(days=6), calls_per_day=4_000, timezone=zone.key, first_id=900)
     gate = Gate(create_app(Vendor(account), token=TOKEN))
-    with receiving() as receiver, serve(Starlette(routes=[Mount("/", gate)])) as server:
-        environment = make_environment(
-            tmp_path,
+    with (
+        receiving() as receiver,
+        serve(Starlette(routes=[Mount("/", gate)])) as server,
+        start(
+            root,
             server.url,
+            CALLS_DATA_DIR=str(lake),
             CALLS_START_DATE=str(today - timedelta(days=30)),
             CALLS_TIMEZONE=zone.key,
             CALLS_POLL_SECONDS="5",
             CALLS_ALERT_URL=receiver.url,
-        )
-        lake = Path(environment["CALLS_DATA_DIR"])
-        with dagster_dev(environment) as dev:
-            dev.wait_for("a first sweep by the sensor", lambda: ended_sweeps(dev, "SUCCESS"), 300)
-            first_rows = len(read_rows(lake, "calls", today))
+            **settings,
+        ) as dev,
+    ):
+        dev.wait_for("a first sweep by the sensor", lambda: ended_sweeps(dev, "SUCCESS"), 300)
+        first_rows = len(read_rows(lake, "calls", today))
 
-            # A run that fails: the probe is answered, then the token is refused.
-            gate.is_closed = True
-            (failed, *_) = dev.wait_for("a failed sweep", lambda: ended_sweeps(dev, "FAILURE"), 300)
-            gate.is_closed = False
-            done = len(ended_sweeps(dev, "SUCCESS"))
-            dev.wait_for("a sweep after the failed one", lambda: len(ended_sweeps(dev, "SUCCESS")) > done, 300)
-            assert any("failed: waiting" in (tick["skipReason"] or "") for tick in dev.ticks())
-            assert failed in {run_id for tick in dev.ticks() for run_id in tick["runIds"]}
-            assert len(read_rows(lake, "calls", today)) > first_rows
-            dev.wait_for("an alert of the failed run", lambda: failed in [body["run_id"] for body in receiver.heard])
+        # A run that fails: the probe is answered, then the token is refused.
+        gate.is_closed = True
+        (failed, *_) = dev.wait_for("a failed sweep", lambda: ended_sweeps(dev, "FAILURE"), 300)
+        gate.is_closed = False
+        done = len(ended_sweeps(dev, "SUCCESS"))
+        dev.wait_for("a sweep after the failed one", lambda: len(ended_sweeps(dev, "SUCCESS")) > done, 300)
+        assert any("failed: waiting" in (tick["skipReason"] or "") for tick in dev.ticks())
+        assert failed in {run_id for tick in dev.ticks() for run_id in tick["runIds"]}
+        assert len(read_rows(lake, "calls", today)) > first_rows
+        dev.wait_for("an alert of the failed run", lambda: failed in [body["run_id"] for body in receiver.heard])
 
-            # A range from the UI, in one run of three days.
-            days = [(today - timedelta(days=back)).isoformat() for back in (4, 3, 2)]
-            assets = ["call_records", *TABLES]
-            backfill = dev.backfill(assets, days)
-            dev.wait_for("the backfill", lambda: dev.backfill_status(backfill) == "COMPLETED_SUCCESS", 300)
-            runs = dev.runs(tags=[{"key": "dagster/backfill", "value": backfill}])
-            assert [run["status"] for run in runs] == ["SUCCESS"]
-            assert runs[0]["tags"]["dagster/asset_partition_range_start"] == days[0]
-            for asset in assets:
-                assert dev.partitions_of(asset, days) == days, asset
-            for day in days:
-                assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 500
-        for path in Path(environment["DAGSTER_HOME"]).rglob("*"):
-            assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+        # A range from the UI, in one run of three days.
+        days = [(today - timedelta(days=back)).isoformat() for back in (4, 3, 2)]
+        assets = ["call_records", *TABLES]
+        backfill = dev.backfill(assets, days)
+        dev.wait_for("the backfill", lambda: dev.backfill_status(backfill) == "COMPLETED_SUCCESS", 300)
+        runs = dev.runs(tags=[{"key": "dagster/backfill", "value": backfill}])
+        assert [run["status"] for run in runs] == ["SUCCESS"]
+        assert runs[0]["tags"]["dagster/asset_partition_range_start"] == days[0]
+        for asset in assets:
+            assert dev.partitions_of(asset, days) == days, asset
+        for day in days:
+            assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 500
+    for path in dev.log.parent.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.timeout(1_200)
+def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
+    """The main job in the UI, as it is deployed on one machine."""
+    check_sensor_and_backfill(tmp_path, tmp_path / "lake", on_one_machine)
