@@ -48,9 +48,6 @@ _SMALL = get_context("forkserver")
 _SMALL.set_forkserver_preload([__name__])
 """Forks from a process that has run no other tests: what is small is forked fast."""
 
-_IN_A_ROW = 40
-"""Points that follow each other leave the same state oftener than others: they are drawn, and run, together."""
-
 _Job = tuple[int, w.World, Path, Point, Opener, Expected]
 _SEEN: dict[str, list[str]] = {}
 """What a process found out about each state: many points leave the same files, whose recovery is the same."""
@@ -116,12 +113,9 @@ def torment(
                 points = [point for point in list_points(operations) if point.mode in modes]
                 jobs += [(number, world, before, point, open_lake, expected) for point in points]
         if sample is not None and len(jobs) > sample[1]:
-            random, wanted = sample
-            rows = [jobs[at : at + _IN_A_ROW] for at in range(0, len(jobs), _IN_A_ROW)]
-            random.shuffle(rows)
-            jobs = [job for row in rows for job in row][:wanted]
+            jobs = sample[0].sample(jobs, sample[1])
         with ProcessPoolExecutor(_PROCESSES, mp_context=_SMALL) as pool:
-            results = list(pool.map(run_job, jobs, chunksize=_IN_A_ROW))
+            results = list(pool.map(run_job, jobs, chunksize=16))
     counts = Counter(job[3].mode for job in jobs)
     return counts, [text for _, problems in results for text in problems], len({state for state, _ in results})
 
