@@ -33,7 +33,7 @@ from harness import DAY, FIRST_ID, OURS, PEERS, QUICK, ROOT, TOKEN, Server, emit
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
 
-ROUNDS = 1 if QUICK else 5
+ROUNDS = 1 if QUICK else int(os.environ.get("ROUNDS", "5"))
 CALLS = 2_000
 NEW = 200
 RANGE_DAYS = 30

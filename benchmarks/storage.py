@@ -28,7 +28,7 @@ from calls_assets.lake.copy import copy_lake
 from calls_assets.settings import Location
 from calls_assets_tests.stores import BUCKET, StoreProxy, serve_proxy, serve_store
 
-ROUNDS = 1 if QUICK else 5
+ROUNDS = 1 if QUICK else int(os.environ.get("ROUNDS", "5"))
 CALLS = 2_000 if QUICK else 10_000
 DAYS = 2 if QUICK else 10
 DIRECTORY, STORE = f"{OURS}, in a directory", f"{OURS}, in an object store"
