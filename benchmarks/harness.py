@@ -243,11 +243,19 @@ class Server:
 
 
 @contextmanager
-def run_server(calls: int) -> Iterator[Server]:
+def run_server(calls: int, *options: str) -> Iterator[Server]:
     """Runs the server on the last core, and pins this process and what it starts to the first."""
     cores = sorted(os.sched_getaffinity(0))
-    command = [sys.executable, str(ROOT / "benchmarks/server.py"), "--calls", str(calls), "--core", str(cores[-1])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks/server.py"),
+        "--calls",
+        str(calls),
+        "--core",
+        str(cores[-1]),
+        *options,
+    ]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             server = Server(process.stdout.readline().strip(), process.pid)

@@ -1,6 +1,6 @@
 """A fast server of canned answers: the vendor's API as far as speed is concerned, and nothing of it beside.
 
-    python benchmarks/server.py [--port N] [--calls N] [--core N]
+    python benchmarks/server.py [--port N] [--calls N] [--day DAY] [--zone ZONE] [--core N]
 
 Bodies are those of the simulator's population, encoded before the first request, so that what is measured is the
 client. It prints its URL when it is ready.
@@ -46,13 +46,13 @@ _MISSING = _refuse(b"404 Not Found", b'{"error":"Not found"}')
 _DENIED = _refuse(b"401 Unauthorized", b'{"error":"Access denied"}')
 
 
-def make_bodies(count: int) -> list[bytes]:
-    """Encodes the answers of `count` calls of one day, long over, with ids that follow each other."""
+def make_bodies(count: int, day: date, zone: str) -> list[bytes]:
+    """Encodes the answers of `count` calls of one day, as they are when they are long over; their ids follow."""
     # A Thursday is about as busy as the mean day; what is more than the day's share of `count` stays unused.
     account = Account(
-        timezone="UTC",
+        timezone=zone,
         first_id=FIRST_ID,
-        first_day=DAY,
+        first_day=day,
         calls_per_day=max(50, math.ceil(count * 1.2)),
         missing_share=0.0,
         late_share=0.0,
@@ -61,9 +61,9 @@ def make_bodies(count: int) -> list[bytes]:
     )
     vendor = Vendor(account)
     ids = range(FIRST_ID, FIRST_ID + count)
-    if vendor.ids_of_day(DAY).stop < ids.stop + account.disorder:
+    if vendor.ids_of_day(day).stop < ids.stop + account.disorder:
         raise ValueError("the account's first day has too few calls")
-    now = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(days=60)
+    now = datetime.combine(day, datetime.min.time(), UTC) + timedelta(days=60)
     return [msgspec.json.encode({"calls": vendor.answer(call_id, now)}) for call_id in ids]
 
 
@@ -232,11 +232,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--day", type=date.fromisoformat, default=DAY, help="the day of the calls")
+    parser.add_argument("--zone", default="UTC", help="the time zone of that day")
     parser.add_argument("--core", type=int, help="the core to run on; any when left out")
     arguments = parser.parse_args()
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
-    uvloop.run(serve(arguments.port, State(make_bodies(arguments.calls))))
+    uvloop.run(serve(arguments.port, State(make_bodies(arguments.calls, arguments.day, arguments.zone))))
 
 
 if __name__ == "__main__":
