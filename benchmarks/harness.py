@@ -255,7 +255,7 @@ def run_server(calls: int, *options: str) -> Iterator[Server]:
         str(cores[-1]),
         *options,
     ]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             server = Server(process.stdout.readline().strip(), process.pid)

@@ -46,7 +46,6 @@ def sweep_days(dev: DagsterDev, days: list[str]) -> None:
     dev.wait_for("the backfill", lambda: dev.backfill_status(backfill) == SUCCESS, 1_800)
 
 
-@pytest.mark.timeout(3_600)
 def test_days_in_one_range_are_right_and_cost_no_request_twice(tmp_path: Path, store: StoreProxy, address: str) -> None:
     """As on one machine: every row against the oracle, at most 1.02 requests per id, none on repeating."""
     vendor = make_vendor()
@@ -72,13 +71,11 @@ def test_days_in_one_range_are_right_and_cost_no_request_twice(tmp_path: Path, s
         assert overlaps([run for run in dev.runs() if fetches(run)]) == []
 
 
-@pytest.mark.timeout(1_800)
 def test_sensor_runs_and_backfill(tmp_path: Path, store: StoreProxy, address: str) -> None:
     """As on one machine: sensor, a failed run and its alert, a backfill with one event per day."""
     check_sensor_and_backfill(tmp_path, address, on_workers, **store.environment())
 
 
-@pytest.mark.timeout(1_800)
 def test_the_documented_sample_comes_out_in_every_table(tmp_path: Path, store: StoreProxy, address: str) -> None:
     """As on one machine: the one call of the account in whole rows."""
     settings = {"CALLS_DATA_DIR": address, "CALLS_TIMEZONE": sample.ZONE, "CALLS_POLL_SECONDS": "86400"}

@@ -137,7 +137,7 @@ def repeat(dev: DagsterDev, dead: str) -> None:
         dev.launch((list(NAMES), str(day)))
 
 
-@pytest.mark.timeout(choose(1_500, 3_600))
+@pytest.mark.timeout(1_500)
 def test_a_rebuild_spreads_over_workers_and_one_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: StoreProxy, address: str
 ) -> None:

@@ -7,8 +7,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from calls_assets.settings import Location
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.oracle import READ_COLUMNS, expect_agents, expect_day
@@ -82,7 +80,6 @@ def check_range(lake: Location, vendor: Vendor, url: str, sweep: Callable[[], No
     assert list_files(lake) == files
 
 
-@pytest.mark.timeout(choose(600, 3_600))
 def test_days_in_one_range_are_right_and_cost_no_request_twice(tmp_path: Path) -> None:
     """Every row against the oracle, at most 1.02 requests per id, none on repeating; a lone day gives the same rows."""
     vendor = make_vendor()

@@ -24,7 +24,7 @@ from calls_assets.simulator import Account, RunningServer, Vendor, create_app, s
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
 from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize, read_rows
 from calls_assets_tests.e2e.test_dagster_dev import ended_sweeps, zone_at_noon
-from calls_assets_tests.faults.counts import IS_TORTURE, SEED, choose, tell
+from calls_assets_tests.faults.counts import SEED, choose, tell
 
 CYCLES = choose(5, 99)
 VICTIMS = ("worker", "code server", "daemon", "everything", "everything and its history")
@@ -105,7 +105,7 @@ def find_missing(vendor: Vendor, lake: Path, days: list[date], until: datetime) 
     return expected - shown
 
 
-@pytest.mark.timeout(7_200 if IS_TORTURE else 600)
+@pytest.mark.timeout(600)
 def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningServer, tmp_path: Path) -> None:
     """Workers, code server, daemon, all at once, the run history deleted: no id is lost, no human is needed."""
     random = Random(SEED)

@@ -150,7 +150,7 @@ def list_stored(environment: dict[str, str]) -> set[int]:
     return {json.loads(inbox.read(delivery))["number_of_test"] for delivery in inbox.deliveries()}
 
 
-@pytest.mark.timeout(1_800 if IS_TORTURE else 240)
+@pytest.mark.timeout(240)
 def test_what_was_answered_200_is_in_the_tables(environment: dict[str, str]) -> None:
     """Killed again and again at full speed: every delivery that got a 200 is stored, and then in the tables."""
     account = Account(
@@ -235,7 +235,7 @@ def sign(body: bytes, stamp: int, key: str = KEY) -> dict[str, str]:
     return {"X-Webhook-Timestamp": str(stamp), "X-Webhook-Signature": digest}
 
 
-@pytest.mark.timeout(1_800 if IS_TORTURE else 240)
+@pytest.mark.timeout(240)
 def test_nothing_forged_is_taken(environment: dict[str, str]) -> None:
     """Wrong secrets, keys and times, changed bodies, oversize and replays: none accepted, memory flat."""
     random, answers = Random(SEED), Counter[str]()
