@@ -26,7 +26,7 @@ from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize,
 from calls_assets_tests.e2e.test_dagster_dev import ended_sweeps, zone_at_noon
 from calls_assets_tests.faults.counts import SEED, choose, tell
 
-CYCLES = choose(5, 99)
+CYCLES = choose(5, 100)
 VICTIMS = ("worker", "code server", "daemon", "everything", "everything and its history")
 DAYS_BACK = 3
 PLAIN: dict[str, Any] = {"late_share": 0.0, "missing_share": 0.0, "disorder": 0}
