@@ -8,6 +8,9 @@ all asset checks. The day is under way, in a zone in which it is late in the eve
 with new calls finds 200 more of it. The range is 30 days without anything to do, in one run. The server answers at
 once.
 
+An event: one materialization of a partition, stored in Dagster's own SQLite storage and in ours, which keeps its
+connections open; in one process, in turn.
+
 From the tick: `dagster dev` with the shipped dagster.yaml, on the simulator, of which new calls come all the time. The
 sensor `new_call_ids` looks every five seconds. Measured from the beginning of a tick that saw a call to the moment at
 which today's `calls` was replaced, and to the end of its run.
@@ -28,8 +31,12 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import dagster as dg
+import yaml
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from harness import OURS, PEERS, QUICK, ROOT, TOKEN, Server, emit, run_server, tell
 
+from calls_assets.run_history import PooledSqliteStorage
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
 
@@ -38,6 +45,7 @@ CALLS = 2_000
 NEW = 200
 RANGE_DAYS = 30
 WATCHED_SECONDS = 60
+EVENTS = 200
 FLOOR = "empty asset in the same project"
 ALONE = "empty asset in an empty project"
 IDLE = f"{OURS}, nothing to do"
@@ -70,6 +78,7 @@ def main() -> None:
             }
             measure_commands(server, environment, today)
             measure_range(environment, today)
+        measure_events(root)
         measure_ticks(root / "dev")
     finally:
         shutil.rmtree(root)
@@ -126,6 +135,32 @@ def measure_range(environment: Mapping[str, str], day: date) -> None:
         runs[FLOOR].append(materialize(environment, "-m", "empty_asset", "--select", "empty"))
         runs[f"{OURS}, {RANGE_DAYS} days"].append(materialize(environment, *sweep))
     report("a range in one run", runs)
+
+
+def measure_events(root: Path) -> None:
+    """Stores events in Dagster's storage of files and in ours."""
+    storages = {OURS: PooledSqliteStorage, "Dagster's own storage": DagsterSqliteStorage}
+    homes = {name: root / f"events of {kind.__name__}" for name, kind in storages.items()}
+    instances = {name: make_instance(homes[name], kind) for name, kind in storages.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in storages}
+    for number in range(ROUNDS + 1):
+        for name, instance in instances.items():
+            began = time.monotonic()
+            for event in range(EVENTS):
+                instance.report_runless_asset_event(dg.AssetMaterialization("calls", partition=str(event)))
+            if number:  # the first makes the databases
+                seconds[name].append((time.monotonic() - began) / EVENTS)
+    for name, instance in instances.items():
+        instance.dispose()
+        emit("an event in Dagster's run history", name, "milliseconds", [1000 * value for value in seconds[name]])
+
+
+def make_instance(home: Path, storage: type[DagsterSqliteStorage]) -> dg.DagsterInstance:
+    """Makes an instance with a storage in a directory."""
+    home.mkdir()
+    custom = {"module": storage.__module__, "class": storage.__name__, "config": {"base_dir": str(home)}}
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"storage": {"custom": custom}}))
+    return dg.DagsterInstance.from_config(str(home))
 
 
 def measure_ticks(root: Path) -> None:

@@ -73,9 +73,10 @@ def test_a_wrong_setting_is_named_where_definitions_load(tmp_path: Path) -> None
     assert "CALLS_TIMEZONE='Mars/Base' is not a time zone: use a name such as" in validated.stdout + validated.stderr
 
 
-def test_the_instance_settings_are_valid(tmp_path: Path) -> None:
+def test_the_instance_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dagster takes dagster.yaml; the pool is limited to one run, the queue wakes every second."""
     shutil.copy(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         config = instance.get_concurrency_config()
         assert config.pool_config.default_pool_limit == 1

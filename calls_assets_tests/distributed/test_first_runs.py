@@ -25,11 +25,12 @@ LAUNCHED = frozenset({dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     """Gives a Dagster instance that never ran anything, with the committed settings; launching only marks a run."""
     config = yaml.safe_load((ROOT / "dagster.yaml").read_text())
     config["run_launcher"] = {"module": "dagster._core.test_utils", "class": "MockedRunLauncher"}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with dg.DagsterInstance.from_config(str(tmp_path)) as fresh:
         yield fresh
 

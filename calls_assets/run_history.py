@@ -1,0 +1,89 @@
+"""Dagster's run history in SQLite, as `dagster.yaml` names it: Dagster's own, with its connections kept open.
+
+What belongs here: that one step, which Dagster leaves out. For each of the one to five writes that an event takes, it
+makes a new SQLAlchemy engine and opens and closes the database (1.13, `SqliteEventLogStorage._connect`), which is most
+of what an event costs; a sweep of a day has a hundred events. Files and tables stay Dagster's, so a home can go from
+its storage to this one and back at any time.
+
+Every process of Dagster loads this module. So it imports Dagster and nothing of the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy import Connection, Engine, create_engine
+
+KEPT_OPEN = 4
+"""Databases: the index, and those of as many runs as are looked at side by side."""
+BUSY_SECONDS = 30
+"""As long as Dagster's own waits for another process that writes."""
+
+
+class PooledSqliteStorage(DagsterSqliteStorage):
+    """Dagster's SQLite storage; its event log keeps connections.
+
+    Args:
+        base_dir: Where the databases are; by default `DAGSTER_HOME`, and where that is not set, `.dagster` in the
+            working directory.
+        inst_data: Where Dagster had the settings from.
+    """
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        self._event_log_storage: SqliteEventLogStorage = PooledSqliteEventLog(str(Path(base_dir, "history", "runs")))
+
+    @classmethod
+    def config_type(cls) -> dict[str, dg.Field]:
+        """Gives the schema of the settings."""
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
+        """Makes the storage from the settings."""
+        base_dir = config_value.get("base_dir") or os.environ.get("DAGSTER_HOME") or ".dagster"
+        return cls.from_local(str(Path(base_dir).expanduser().absolute()), inst_data)
+
+
+class PooledSqliteEventLog(SqliteEventLogStorage):
+    """Dagster's SQLite event log; the connections used last stay open, one to each database."""
+
+    def __init__(self, base_dir: str) -> None:
+        self._engines: dict[str, Engine] = {}
+        super().__init__(base_dir)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock:
+            if shard not in self._initialized_dbs:
+                self._close(shard)  # wiped: its file is another one
+            engine = self._engines.pop(shard, None) or create_engine(
+                self.conn_string_for_shard(shard), pool_size=1, connect_args={"timeout": BUSY_SECONDS}
+            )
+            self._engines[shard] = engine  # in the order of their last use
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            while len(self._engines) > KEPT_OPEN:
+                self._close(next(iter(self._engines)))
+            with engine.begin() as connection:
+                yield connection
+
+    def _close(self, shard: str) -> None:
+        if engine := self._engines.pop(shard, None):
+            engine.dispose()
+
+    def dispose(self) -> None:
+        """Closes the databases."""
+        super().dispose()
+        with self._db_lock:
+            for shard in list(self._engines):
+                self._close(shard)

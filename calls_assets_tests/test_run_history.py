@@ -1,0 +1,128 @@
+"""Dagster's run history with kept connections: the same files as Dagster's own, and few connections."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from calls_assets.run_history import KEPT_OPEN
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dg.op(config_schema={"days": [str]})
+def publish(context: dg.OpExecutionContext) -> None:
+    """Has an event for each day."""
+    for day in context.op_config["days"]:
+        context.log_event(dg.AssetMaterialization("calls", partition=day))
+
+
+@dg.job
+def publish_days() -> None:
+    """Publishes."""
+    publish()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Gives a home with the committed settings."""
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def connections(home: Path) -> Iterator[Counter[str]]:
+    """Counts the connections to databases that are opened and closed."""
+    counts: Counter[str] = Counter()
+
+    def opened(*_: object) -> None:
+        counts["opened"] += 1
+
+    def closed(*_: object) -> None:
+        counts["closed"] += 1
+
+    event.listen(Pool, "connect", opened)
+    event.listen(Pool, "close", closed)
+    yield counts
+    event.remove(Pool, "connect", opened)
+    event.remove(Pool, "close", closed)
+
+
+def materialize(instance: dg.DagsterInstance, *days: str) -> str:
+    """Materializes days; gives the run's id."""
+    config = {"ops": {"publish": {"config": {"days": list(days)}}}}
+    return publish_days.execute_in_process(config, instance=instance).run_id
+
+
+def describe(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
+    """Lists what an instance tells of its history: all events of all runs, and the materialized partitions."""
+    runs = sorted(run.run_id for run in instance.get_runs())
+    events = [(run, entry.user_message) for run in runs for entry in instance.all_logs(run)]
+    return events + [("partition", key) for key in sorted(instance.get_materialized_partitions(dg.AssetKey("calls")))]
+
+
+def test_files_are_those_of_dagster(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A home can be given to Dagster's own storage and back: nothing of its history changes."""
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        materialize(ours, "1", "2")
+        told = describe(ours)
+    plain = tmp_path_factory.mktemp("plain")
+    (plain / "dagster.yaml").write_text(f"storage:\n  sqlite:\n    base_dir: {home}\n")
+    with dg.DagsterInstance.from_config(str(plain)) as theirs:
+        assert describe(theirs) == told
+        materialize(theirs, "3")
+        told = describe(theirs)
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        assert describe(ours) == told
+    assert told[-3:] == [("partition", "1"), ("partition", "2"), ("partition", "3")]
+
+
+def test_a_run_opens_few_connections(home: Path, connections: Counter[str]) -> None:
+    """However many events it has; with Dagster's own storage each event takes some."""
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        materialize(ours, "1")
+        counts = []
+        for count in (1, 20):
+            connections.clear()
+            materialize(ours, *map(str, range(count)))
+            counts.append(connections["opened"])
+    assert counts[0] == counts[1]
+
+
+def test_few_databases_stay_open(home: Path, connections: Counter[str]) -> None:
+    """A web server shows thousands of runs; and at the end all are closed."""
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        runs = [materialize(ours, "1") for _ in range(KEPT_OPEN + 3)]
+        for run in runs * 2:
+            assert ours.all_logs(run)
+        assert connections["opened"] - connections["closed"] <= KEPT_OPEN
+    assert connections["opened"] == connections["closed"]
+
+
+def test_what_follows_a_wipe_is_kept(home: Path) -> None:
+    """A wipe deletes the files of runs: nothing is written into a deleted one, also when a run comes back."""
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        run = materialize(ours, "1")
+        first = ours.all_logs(run)[0]
+        ours.event_log_storage.wipe()
+        ours.handle_new_event(first)
+    with dg.DagsterInstance.from_config(str(home)) as again:
+        assert [entry.user_message for entry in again.all_logs(run)] == [first.user_message]
+
+
+def test_without_a_home_the_history_is_kept_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dagster dev` starts in a fresh clone; its processes share the directory."""
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        materialize(instance, "1")
+    assert len(list((tmp_path / ".dagster" / "history" / "runs").glob("*.db"))) == 2
