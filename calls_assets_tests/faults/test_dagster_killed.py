@@ -50,7 +50,8 @@ def server(vendor: Vendor) -> Iterator[RunningServer]:
 
 def list_processes(dev: DagsterDev) -> dict[str, list[int]]:
     """Finds the processes of a `dagster dev`, by what they are."""
-    output = subprocess.run(["ps", "-eo", "pid=,sid=,args="], capture_output=True, text=True, check=True).stdout
+    # Without -ww, ps cuts lines off after 80 characters, and a worker's says what it is behind them.
+    output = subprocess.run(["ps", "-ww", "-eo", "pid=,sid=,args="], capture_output=True, text=True, check=True).stdout
     found: dict[str, list[int]] = {"worker": [], "code server": [], "daemon": []}
     for line in output.splitlines():
         pid, session, command = line.strip().split(None, 2)
@@ -142,6 +143,7 @@ def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningSe
     missing = find_missing(vendor, lake, [today], until)
     tell("dagster_killed", cycles=CYCLES, killed=dict(killed), missing=len(missing))
     assert not missing
+    assert {"worker", "code server", "daemon", "everything"} <= set(killed)
 
 
 def test_runs_of_one_day_started_together_are_harmless(vendor: Vendor, server: RunningServer, tmp_path: Path) -> None:
