@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from calls_assets.report.figures import Slot
@@ -76,8 +77,9 @@ def draw_intervals(slots: Sequence[Slot], *, key: str, title: str, description: 
     """
     size, text_size = ((4.9, 5.4), 11) if is_narrow else ((12.4, 4.5), 9.5)
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": key, "font.size": text_size, "axes.titlesize": text_size}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         calls, level = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+        _set_margins(figure, text_size)
         places = range(len(slots))
         calls.bar(places, [slot.offered for slot in slots], 0.86, color=_OFFERED, edgecolor=_ANSWERED, linewidth=0.7)
         calls.bar(places, [slot.answered for slot in slots], 0.86, color=_ANSWERED)
@@ -96,7 +98,11 @@ def draw_intervals(slots: Sequence[Slot], *, key: str, title: str, description: 
             axes.grid(axis="y", linewidth=0.7)
             if not is_narrow:
                 for place in places:
-                    axes.axvspan(place - 0.5, place + 0.5, color=_HIT, linewidth=0, gid=f"{_HIT_ID}{place}")
+                    hit = Rectangle(
+                        (place - 0.5, 0), 1, 1, transform=axes.get_xaxis_transform(), gid=f"{_HIT_ID}{place}"
+                    )
+                    hit.set(color=_HIT, linewidth=0)
+                    axes.add_artist(hit)
         level.set_xlim(-0.6, len(slots) - 0.4)
         sink = io.StringIO()
         figure.savefig(sink, format="svg", metadata={"Date": None})
@@ -108,6 +114,18 @@ def draw_intervals(slots: Sequence[Slot], *, key: str, title: str, description: 
         root.insert(0, child)
         root.set(attribute, f"{key}-{tag}")
     return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
+
+
+def _set_margins(figure: Figure, text_size: float) -> None:
+    """Leaves room for titles, hours, and numbers of five digits: measuring all texts takes longer than drawing them."""
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    figure.subplots_adjust(
+        left=4 * text_size / width,
+        right=1 - 0.5 * text_size / width,
+        top=1 - 2.2 * text_size / height,
+        bottom=2 * text_size / height,
+        hspace=0.3,
+    )
 
 
 def _label_hours(axes: Axes, slots: Sequence[Slot], *, at_most: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +19,7 @@ from obstore.store import from_url
 
 from calls_assets.settings import Location
 
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "simulator-token"
 TABLES = ("calls", "call_agents", "recordings", "dispositions", "call_tags", "external_numbers", "call_changes")
 
@@ -26,7 +28,7 @@ def make_environment(root: Path, base_url: str, **settings: str) -> dict[str, st
     """Gives the variables of a deployment below a directory."""
     home = root / "dagster_home"
     home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    shutil.copy(ROOT / "dagster.yaml", home)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CALLS_", "DAGSTER_"))}
     return {
         **kept,

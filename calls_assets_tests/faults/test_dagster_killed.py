@@ -125,7 +125,7 @@ def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningSe
     for cycle in range(CYCLES):
         victim = VICTIMS[cycle % len(VICTIMS)]
         with dagster_dev(environment) as dev:
-            dev.wait_for("the web server", dev.is_up, 60)
+            dev.wait_for("the web server", dev.is_up, 180)
             time.sleep(random.uniform(0, 6))
             killed[kill(dev, victim, random)] += 1
             time.sleep(random.uniform(0, 2))
@@ -136,7 +136,7 @@ def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningSe
             home.mkdir()
     until = datetime.now(UTC)
     with dagster_dev(environment) as dev:
-        before = len(dev.wait_for("the web server", lambda: [*ended_sweeps(dev, "SUCCESS"), ""], 60))
+        before = len(dev.wait_for("the web server", lambda: [*ended_sweeps(dev, "SUCCESS"), ""], 180))
         # A run of the last cycle that is still shown as started is ended when it has been silent long enough.
         seconds = 120 + SILENT_FOR.total_seconds()
         dev.wait_for("two sweeps", lambda: len(ended_sweeps(dev, "SUCCESS")) > before, seconds)
