@@ -15,7 +15,7 @@ import pytest
 from calls_assets.lake import DAILY_TABLES, MARTS
 from calls_assets.simulator import SettableClock, create_app, serve
 from calls_assets_tests.distributed.meter import overlaps
-from calls_assets_tests.distributed.test_celery import SUCCESS, UNENDED, deploy
+from calls_assets_tests.distributed.test_celery import SUCCESS, deploy
 from calls_assets_tests.distributed.test_postgres import fetches
 from calls_assets_tests.e2e import test_sample as sample
 from calls_assets_tests.e2e.dagster_dev import DagsterDev
@@ -33,11 +33,6 @@ def on_workers(root: Path, base_url: str, **settings: str) -> Iterator[DagsterDe
     """Runs Dagster on PostgreSQL, and its runs on Celery workers."""
     with deploy(root, base_url, **settings) as deployment:
         yield deployment.dev
-
-
-def quiet(dev: DagsterDev) -> bool:
-    """Tells whether no run waits or is under way."""
-    return not dev.runs(statuses=UNENDED)
 
 
 def sweep_days(dev: DagsterDev, days: list[str]) -> None:
@@ -64,7 +59,7 @@ def test_days_in_one_range_are_right_and_cost_no_request_twice(tmp_path: Path, s
     ):
         # The sensor looks once, and starts a sweep of today, of which this account has no calls.
         dev.wait_for("the sensor's run", lambda: dev.runs(pipelineName="sweep_job"), 300)
-        dev.wait_for("its end", lambda: quiet(dev), 600)
+        dev.wait_for("its end", lambda: not dev.unended(), 600)
         days = [str(day) for day in days_between(FIRST, LAST)]
         check_range(address, vendor, server.url, lambda: sweep_days(dev, days))
         assert [run["status"] for run in dev.runs(statuses=["FAILURE", "CANCELED"])] == []
@@ -81,6 +76,6 @@ def test_the_documented_sample_comes_out_in_every_table(tmp_path: Path, store: S
     settings = {"CALLS_DATA_DIR": address, "CALLS_TIMEZONE": sample.ZONE, "CALLS_POLL_SECONDS": "86400"}
     with sample.serve_sample() as url, on_workers(tmp_path, url, **settings, **store.environment()) as dev:
         dev.wait_for("the sensor's look", dev.ticks, 300)
-        dev.wait_for("the end of its run, if any", lambda: quiet(dev), 600)
+        dev.wait_for("the end of its run, if any", lambda: not dev.unended(), 600)
         sweep_days(dev, [str(sample.DAY)])
     sample.check_sample(address)

@@ -38,7 +38,6 @@ PROBES = 1
 DAYS, CALLS_PER_DAY, DAYS_PER_RUN = choose(8, 60), choose(150, 500), choose(1, 3)
 PATIENCE = choose(600, 1_800)
 SUCCESS = "COMPLETED_SUCCESS"
-UNENDED = ["QUEUED", "STARTING", "STARTED"]
 NAMES = (*DAILY_TABLES, *MARTS)
 PLAIN: dict[str, Any] = {"late_share": 0.0, "missing_share": 0.0, "disorder": 0, "moves_share": 0.0}
 
@@ -172,7 +171,7 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(
         wait = partial(dev.wait_for, seconds=PATIENCE)
         sweeps = dev.launch(*((["call_records"], str(day)) for day in swept))
         wait("the sweeps", lambda: len(dev.runs(runIds=sweeps, statuses=["SUCCESS"])) == len(sweeps))
-        wait("the sensor's run, if any", lambda: not dev.runs(statuses=UNENDED))
+        wait("the sensor's run, if any", lambda: not dev.unended())
         assert overlaps(dev.runs()) == []
         assert meter.count() > 2 * IN_FLIGHT
         assert meter.peak <= IN_FLIGHT + PROBES
@@ -183,14 +182,14 @@ def test_a_rebuild_spreads_over_workers_and_one_dies(
         dead = kill_at_work(one, other, before)
         tags = [{"key": "dagster/backfill", "value": backfill}]
         wait("all its runs", lambda: len(dev.runs(tags=tags)) == -(-DAYS // DAYS_PER_RUN))
-        wait("the other's runs", lambda: [run["runId"] for run in dev.runs(statuses=UNENDED)] == [dead])
+        wait("the other's runs", lambda: dev.unended() == [dead])
         for name, value in deployment.environment.items():
             monkeypatch.setenv(name, value)
         with dg.DagsterInstance.from_config(str(deployment.home)) as instance:
             # The sensor's part, with its clock put forward.
             assert end_dead_runs(instance, datetime.now(UTC) + SILENT_FOR) == [dead]
         repeat(dev, dead)
-        wait("the repeat", lambda: not dev.runs(statuses=UNENDED))
+        wait("the repeat", lambda: not dev.unended())
         assert [run["runId"] for run in dev.runs(statuses=["FAILURE", "CANCELED"])] == [dead]
 
         alone = tmp_path / "alone"

@@ -36,7 +36,6 @@ IN_FLIGHT = 3
 PROBES = 1
 """The sensor asks beside a run, one request at a time."""
 
-UNENDED = ["QUEUED", "STARTING", "STARTED"]
 PLAIN: dict[str, Any] = {"late_share": 0.0, "missing_share": 0.0, "disorder": 0, "moves_share": 0.0}
 
 
@@ -141,12 +140,12 @@ def test_everything_that_starts_runs_works_on_postgres(tmp_path: Path, monkeypat
 
             # Runs that were at work may fail at the loss of their storage: what they did is asked for once more.
             wait("the backfill's run", lambda: dev.runs(tags=[{"key": "dagster/backfill", "value": backfill}]))
-            wait("the end of all runs", lambda: not dev.runs(statuses=UNENDED))
+            wait("the end of all runs", lambda: not dev.unended())
             if dev.runs(statuses=["FAILURE"]):
                 again = [(["call_records", "calls"], str(day)) for day in days[2:-1]]
                 # The web server may still hold a connection to the server that went; started twice does no harm.
                 wait("the start of the repeats", lambda: dev.launch(*again))
-                wait("the repeats", lambda: not dev.runs(statuses=UNENDED))
+                wait("the repeats", lambda: not dev.unended())
             wait("the delivery's row", lambda: waits_of(lake, yesterday, call) == [18])
             for day in days[2:-1]:
                 assert {row["call_id"] for row in read_rows(lake, "calls", day)} == calls_of(vendor, day), day

@@ -73,6 +73,10 @@ class DagsterDev:
         results = self.query(_RUNS, filter=run_filter)["runsOrError"]["results"]
         return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in results]
 
+    def unended(self) -> list[str]:
+        """Lists the runs that wait or are under way."""
+        return [run["runId"] for run in self.runs(statuses=["QUEUED", "STARTING", "STARTED"])]
+
     def partitions_of(self, asset: str, partitions: list[str]) -> list[str]:
         """Lists the partition of each materialization of an asset, for the partitions given."""
         found = self.query(_EVENTS, path=[asset], partitions=partitions)["assetNodeOrError"]["assetMaterializations"]
