@@ -1,9 +1,9 @@
 """Dagster's run history in SQLite, as `dagster.yaml` names it: Dagster's own, with its connections kept open.
 
 What belongs here: that one step, which Dagster leaves out. For each of the one to five writes that an event takes, it
-makes a new SQLAlchemy engine and opens and closes the database (1.13, `SqliteEventLogStorage._connect`), which is most
-of what an event costs; a sweep of a day has a hundred events. Files and tables stay Dagster's, so a home can go from
-its storage to this one and back at any time.
+makes a new SQLAlchemy engine, opens and closes the database, and waits for the disk (1.13,
+`SqliteEventLogStorage._connect`), which is most of what an event costs; a sweep of a day has a hundred events. Files
+and tables stay Dagster's, so a home can go from its storage to this one and back at any time.
 
 Every process of Dagster loads this module. So it imports Dagster and nothing of the rest.
 """
@@ -11,6 +11,7 @@ Every process of Dagster loads this module. So it imports Dagster and nothing of
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 
 KEPT_OPEN = 4
 """Databases: the index, and those of as many runs as are looked at side by side."""
@@ -54,7 +55,11 @@ class PooledSqliteStorage(DagsterSqliteStorage):
 
 
 class PooledSqliteEventLog(SqliteEventLogStorage):
-    """Dagster's SQLite event log; the connections used last stay open, one to each database."""
+    """Dagster's SQLite event log; the connections used last stay open, one to each database.
+
+    A database is flushed to disk when its write-ahead log is written back, not with each event. So a power failure may
+    take the last events with it, and never more: `synchronous = NORMAL` in https://sqlite.org/pragma.html.
+    """
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, Engine] = {}
@@ -62,20 +67,23 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
+        if shard not in self._initialized_dbs:
+            self._close(shard)  # wiped: its file is another one
+            with super()._connect(shard):  # makes it
+                pass
         with self._db_lock:
-            if shard not in self._initialized_dbs:
-                self._close(shard)  # wiped: its file is another one
-            engine = self._engines.pop(shard, None) or create_engine(
-                self.conn_string_for_shard(shard), pool_size=1, connect_args={"timeout": BUSY_SECONDS}
-            )
+            engine = self._engines.pop(shard, None) or self._open(shard)
             self._engines[shard] = engine  # in the order of their last use
-            if shard not in self._initialized_dbs:
-                self._initdb(engine)
-                self._initialized_dbs.add(shard)
             while len(self._engines) > KEPT_OPEN:
                 self._close(next(iter(self._engines)))
             with engine.begin() as connection:
                 yield connection
+
+    def _open(self, shard: str) -> Engine:
+        address = self.conn_string_for_shard(shard)
+        engine = create_engine(address, pool_size=1, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _flush_seldom)
+        return engine
 
     def _close(self, shard: str) -> None:
         if engine := self._engines.pop(shard, None):
@@ -87,3 +95,7 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
         with self._db_lock:
             for shard in list(self._engines):
                 self._close(shard)
+
+
+def _flush_seldom(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.pool import Pool
 
-from calls_assets.run_history import KEPT_OPEN
+from calls_assets.run_history import KEPT_OPEN, PooledSqliteEventLog
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,6 +93,17 @@ def test_a_run_opens_few_connections(home: Path, connections: Counter[str]) -> N
             materialize(ours, *map(str, range(count)))
             counts.append(connections["opened"])
     assert counts[0] == counts[1]
+
+
+def test_an_event_does_not_wait_for_the_disk(home: Path) -> None:
+    """Every connection flushes when the write-ahead log is written back (1), not with each commit (2)."""
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        log = ours.event_log_storage
+        assert isinstance(log, PooledSqliteEventLog)
+        for connect in (log.index_connection, lambda: log.run_connection("a run")):
+            with connect() as connection:
+                assert connection.execute(text("PRAGMA synchronous")).scalar() == 1
+                assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
 
 
 def test_few_databases_stay_open(home: Path, connections: Counter[str]) -> None:
