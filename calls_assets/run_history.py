@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,8 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.event import listen
 
 KEPT_OPEN = 4
 """Databases: the index, and those of as many runs as are looked at side by side."""
@@ -65,6 +66,15 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
         self._engines: dict[str, Engine] = {}
         super().__init__(base_dir)
 
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Stores an event, and wakes who watches the run: Dagster's web server looks at the database's file only.
+
+        While connections are open, what is written stands in the write-ahead log beside it.
+        """
+        super().store_event(event)
+        with suppress(FileNotFoundError):
+            os.utime(self.path_for_shard(event.run_id))
+
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         if shard not in self._initialized_dbs:
@@ -82,7 +92,7 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
     def _open(self, shard: str) -> Engine:
         address = self.conn_string_for_shard(shard)
         engine = create_engine(address, pool_size=1, connect_args={"timeout": BUSY_SECONDS})
-        event.listen(engine, "connect", _flush_seldom)
+        listen(engine, "connect", _flush_seldom)
         return engine
 
     def _close(self, shard: str) -> None:

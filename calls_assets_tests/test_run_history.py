@@ -1,5 +1,6 @@
 """Dagster's run history with kept connections: the same files as Dagster's own, and few connections."""
 
+import queue
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -114,6 +115,18 @@ def test_few_databases_stay_open(home: Path, connections: Counter[str]) -> None:
             assert ours.all_logs(run)
         assert connections["opened"] - connections["closed"] <= KEPT_OPEN
     assert connections["opened"] == connections["closed"]
+
+
+def test_who_watches_a_run_sees_each_event_at_once(home: Path) -> None:
+    """As the page of a run does while the run is under way in another process."""
+    with dg.DagsterInstance.from_config(str(home)) as worker, dg.DagsterInstance.from_config(str(home)) as web_server:
+        run = materialize(worker, "1")
+        entry = worker.all_logs(run)[0]
+        seen: queue.Queue[str] = queue.Queue()
+        web_server.watch_event_logs(run, web_server.get_records_for_run(run).cursor, lambda *_: seen.put("an event"))
+        for _ in range(3):
+            worker.handle_new_event(entry)
+            assert seen.get(timeout=60) == "an event"
 
 
 def test_what_follows_a_wipe_is_kept(home: Path) -> None:
