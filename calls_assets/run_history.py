@@ -24,8 +24,8 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.event import listen
 
-KEPT_OPEN = 4
-"""Databases: the index, and those of as many runs as are looked at side by side."""
+KEPT_OPEN = 2
+"""Databases: the index, and the run looked at last. A run's log of writes takes ten times its room while it is open."""
 BUSY_SECONDS = 30
 """As long as Dagster's own waits for another process that writes."""
 
