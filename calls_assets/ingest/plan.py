@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
-from calls_assets.lake import Lake
+from calls_assets.lake import Lake, Published
 from calls_assets.settings import Settings
 
 _MINUTE_US = 60_000_000
@@ -118,21 +118,29 @@ def due_days(lake: Lake, *, now: datetime, options: SweepOptions) -> list[date]:
 
     A day is not opened when its tables were made from the raw it has and all its ids were read after its last rung.
     """
-    stored = lake.raw_keys()
     published = lake.published()
-    due = []
-    for day, keys in sorted(stored.items()):
-        mark = published.get(day)
-        if mark is not None and mark.settled_at is not None and mark.segment_keys == keys:
-            last_rung_us = day_start_us(day + timedelta(days=1), options.timezone) + options.rungs_us[-1]
-            if to_us(mark.settled_at) >= last_rung_us:
-                continue
-        if overdue_count(lake, day, now=now, options=options):
-            due.append(day)
-    return due
+    return [
+        day
+        for day, keys in sorted(lake.raw_keys().items())
+        if not _is_settled(published.get(day), keys, day, options) and _count_due(lake, day, now, options)
+    ]
 
 
 def overdue_count(lake: Lake, day: date, *, now: datetime, options: SweepOptions) -> int:
-    """Counts the reads of a stored day that are due at an instant."""
+    """Counts the reads of a stored day that are due at an instant; a day as `due_days` skips it is not opened."""
+    if _is_settled(lake.published_day(day), lake.raw_keys_of(day), day, options):
+        return 0
+    return _count_due(lake, day, now, options)
+
+
+def _is_settled(mark: Published | None, raw_keys: Collection[str], day: date, options: SweepOptions) -> bool:
+    """Tells whether nothing of a day will be due again."""
+    if mark is None or mark.settled_at is None or mark.segment_keys != raw_keys:
+        return False
+    last_rung_us = day_start_us(day + timedelta(days=1), options.timezone) + options.rungs_us[-1]
+    return to_us(mark.settled_at) >= last_rung_us
+
+
+def _count_due(lake: Lake, day: date, now: datetime, options: SweepOptions) -> int:
     knowledge = Knowledge.of_days(lake, [day], options.timezone)
     return sum(1 for _ in due_ids(knowledge, {day}, now=now, options=options))

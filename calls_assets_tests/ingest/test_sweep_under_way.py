@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import importlib
 import tempfile
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from calls_assets.api import Answer, RequestRefusedError, TransientError
+from calls_assets.derive import publish_day
 from calls_assets.ingest import SweepFailedError, coverage, due_days, make_plan, overdue_count, probe_new_calls
-from calls_assets.lake import Lake, StoredFile
+from calls_assets.lake import Lake, Read, StoredFile
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in, run_sweep, shown
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -308,6 +310,34 @@ def test_reread_final_asks_again_for_every_call_of_the_days(tmp_path: Path) -> N
     assert {call["tags"][0] for call in shown(tmp_path, DAY, UTC_ZONE).values() if call["tags"]} == set()  # type: ignore[index]
     run_sweep(tmp_path, vendor, [DAY], UTC_ZONE, reread_final=True)
     assert shown(tmp_path, DAY, UTC_ZONE) == vendor.truth(DAY, UTC_ZONE)
+
+
+def test_a_settled_day_is_not_opened_to_count_what_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mark says so, as long as its raw is that of the mark and no further age is asked for."""
+    calls = [ModelCall(90 + n, MORNING, seconds=60) for n in range(5)]
+    vendor = ModelVendor(calls, MORNING + timedelta(days=60))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    lake, options = Lake.open(tmp_path), options_in(UTC_ZONE)
+    opened: list[date] = []
+    read_index = Lake.read_index
+
+    def note(lake: Lake, days: Iterable[date]) -> pa.Table:
+        opened.extend(days := list(days))
+        return read_index(lake, days)
+
+    monkeypatch.setattr(Lake, "read_index", note)
+    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 0
+    assert opened == [DAY]  # nothing says yet that it is settled
+    publish_day(lake, DAY, timezone=UTC_ZONE, reread_after=RUNGS)
+    opened.clear()
+    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 0
+    assert opened == []
+    later = replace(options, reread_after=(*options.reread_after, timedelta(days=90)))
+    assert overdue_count(lake, DAY, now=vendor.time + timedelta(days=40), options=later) >= len(calls)
+    lake.land(DAY, [Read(95, vendor.time, 404, None, None, None, None)])
+    opened.clear()
+    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 0
+    assert opened == [DAY]
 
 
 def test_a_plan_tells_what_a_sweep_will_ask(tmp_path: Path) -> None:
