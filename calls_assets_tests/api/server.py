@@ -36,6 +36,9 @@ class Heard:
         return int(self.path.rpartition("/")[2])
 
 
+_STEPS_OF_ACCEPTING = 5
+"""Turns of asyncio's loop from a connection that it took to one that it has handed over, and to its end."""
+
 Script: TypeAlias = Callable[[Heard, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -53,7 +56,8 @@ class Served:
 async def serve(script: Script) -> AsyncIterator[Served]:
     """Runs a script on a free port of the loopback interface."""
     served = Served(url="")
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+    is_over = False
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.connections += 1
@@ -75,18 +79,27 @@ async def serve(script: Script) -> AsyncIterator[Served]:
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if is_over:
+            writer.transport.abort()
+            return
         task = asyncio.get_running_loop().create_task(handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        tasks[task] = writer
+        task.add_done_callback(tasks.pop)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield served
     finally:
+        is_over = True
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        for _ in range(_STEPS_OF_ACCEPTING):  # asyncio forgets a connection that it is taking when the server closes
+            await asyncio.sleep(0)
         server.close()
-        for task in tasks:
+        for task, writer in tasks.items():
             task.cancel()
+            writer.transport.abort()  # a task that has not begun closes nothing, and what nobody reads keeps it open
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

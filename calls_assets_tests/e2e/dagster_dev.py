@@ -33,7 +33,7 @@ _LAUNCH = """mutation($params: [ExecutionParams!]!) { launchMultipleRuns(executi
 _BACKFILL_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } } } }"""
 _TICKS = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
-  sensorState { ticks(limit: 20) { status skipReason timestamp endTimestamp runIds error { message } } } } } }"""
+  sensorState { ticks(limit: 500) { status skipReason timestamp endTimestamp runIds error { message } } } } } }"""
 _SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "calls_assets"}
 
 
