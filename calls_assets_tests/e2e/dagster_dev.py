@@ -32,6 +32,7 @@ _LAUNCH = """mutation($params: [ExecutionParams!]!) { launchMultipleRuns(executi
     ... on PythonError { message } } } ... on PythonError { message } } }"""
 _BACKFILL_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } } } }"""
+_TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) { __typename } }"""
 _TICKS = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
   sensorState { ticks(limit: 500) { status skipReason timestamp endTimestamp runIds error { message } } } } } }"""
 _SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "calls_assets"}
@@ -103,6 +104,10 @@ class DagsterDev:
         assert all("run" in result for result in launched["launchMultipleRunsResult"]), launched
         return [result["run"]["runId"] for result in launched["launchMultipleRunsResult"]]
 
+    def terminate(self, run_id: str) -> None:
+        """Ends a run as the UI does."""
+        assert self.query(_TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
     def backfill(self, assets: list[str], partitions: list[str]) -> str:
         """Starts a backfill as the UI does; gives its id."""
         params = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": partitions}
@@ -114,6 +119,24 @@ class DagsterDev:
         """Gives the status of a backfill."""
         found = self.query(_BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]
         return f"{found['status']}{found['error'] or ''}"
+
+    def processes(self) -> dict[str, list[int]]:
+        """Finds the processes by what they are: ids of code servers, daemon, fork servers and run workers."""
+        # Without -ww, ps cuts lines off after 80 characters, and a worker's says what it is behind them.
+        command = ["ps", "-ww", "-eo", "pid=,ppid=,sid=,args="]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        rows = [
+            (int(pid), int(parent), args)
+            for pid, parent, session, args in (line.split(None, 3) for line in lines)
+            if int(session) == self.process.pid
+        ]
+        forking = {pid for pid, _, args in rows if "multiprocessing.forkserver" in args}
+        return {
+            "code server": [pid for pid, _, args in rows if "code-server start" in args or "api grpc" in args],
+            "daemon": [pid for pid, _, args in rows if "dagster._daemon" in args],
+            "fork server": [pid for pid, parent, _ in rows if pid in forking and parent not in forking],
+            "worker": [pid for pid, parent, _ in rows if pid in forking and parent in forking],
+        }
 
     def wait_for(self, what: str, look: Callable[[], _Found | None], seconds: float = 120) -> _Found:
         """Looks every half second until there is something; fails with the log when it takes too long."""
@@ -129,15 +152,19 @@ class DagsterDev:
 
 
 @contextlib.contextmanager
-def dagster_dev(environment: Mapping[str, str], settings: str | Path = "dagster.yaml") -> Iterator[DagsterDev]:
-    """Runs `dagster dev` on the project's workspace and a file of instance settings, below it or elsewhere."""
+def dagster_dev(
+    environment: Mapping[str, str],
+    settings: str | Path = "dagster.yaml",
+    workspace: str | Path = "workspace.yaml",
+) -> Iterator[DagsterDev]:
+    """Runs `dagster dev` on a workspace and a file of instance settings, below the project or elsewhere."""
     home = Path(environment["DAGSTER_HOME"])
     shutil.copy(ROOT / settings, home / "dagster.yaml")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = home / "dev.log"
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "--port", str(port)]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=dict(environment), stdout=output, stderr=output, start_new_session=True

@@ -26,8 +26,8 @@ from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize,
 from calls_assets_tests.e2e.test_dagster_dev import ended_sweeps, zone_at_noon
 from calls_assets_tests.faults.counts import SEED, choose, tell
 
-CYCLES = choose(5, 100)
-VICTIMS = ("worker", "code server", "daemon", "everything", "everything and its history")
+CYCLES = choose(6, 102)
+VICTIMS = ("worker", "fork server", "code server", "daemon", "everything", "everything and its history")
 DAYS_BACK = 3
 PLAIN: dict[str, Any] = {"late_share": 0.0, "missing_share": 0.0, "disorder": 0}
 """Behind a hole in the ids the frontier may wait for minutes (`ingest.locate`): that is not what is tested here."""
@@ -48,36 +48,14 @@ def server(vendor: Vendor) -> Iterator[RunningServer]:
         yield running
 
 
-def list_processes(dev: DagsterDev) -> dict[str, list[int]]:
-    """Finds the processes of a `dagster dev`, by what they are."""
-    # Without -ww, ps cuts lines off after 80 characters, and a worker's says what it is behind them.
-    output = subprocess.run(["ps", "-ww", "-eo", "pid=,sid=,args="], capture_output=True, text=True, check=True).stdout
-    found: dict[str, list[int]] = {"worker": [], "code server": [], "daemon": []}
-    for line in output.splitlines():
-        pid, session, command = line.strip().split(None, 2)
-        if int(session) == dev.process.pid:
-            kind = (
-                "daemon"
-                if "dagster._daemon" in command
-                else "code server"
-                if "code-server start" in command or "api grpc" in command
-                else "worker"
-                if "spawn_main" in command or "execute_run" in command
-                else None
-            )
-            if kind:
-                found[kind].append(int(pid))
-    return found
-
-
 def kill(dev: DagsterDev, victim: str, random: Random) -> str:
     """Kills one process, or all; gives what it was."""
-    processes = list_processes(dev)
-    if victim == "worker":
+    processes = dev.processes()
+    if victim in {"worker", "fork server"}:
         until = time.monotonic() + 40
         while not processes["worker"] and time.monotonic() < until:
             time.sleep(0.05)
-            processes = list_processes(dev)
+            processes = dev.processes()
         time.sleep(random.uniform(0, 0.3))
     pids = processes.get(victim) or []
     if not pids:
@@ -108,7 +86,7 @@ def find_missing(vendor: Vendor, lake: Path, days: list[date], until: datetime) 
 
 @pytest.mark.timeout(600)
 def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningServer, tmp_path: Path) -> None:
-    """Workers, code server, daemon, all at once, the run history deleted: no id is lost, no human is needed."""
+    """Workers, their fork server, code server, daemon, all at once, the history deleted: no id lost without a human."""
     random = Random(SEED)
     zone = zone_at_noon()
     today = datetime.now(zone).date()
@@ -143,7 +121,7 @@ def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningSe
     missing = find_missing(vendor, lake, [today], until)
     tell("dagster_killed", cycles=CYCLES, killed=dict(killed), missing=len(missing))
     assert not missing
-    assert {"worker", "code server", "daemon", "everything"} <= set(killed)
+    assert {"worker", "fork server", "code server", "daemon", "everything"} <= set(killed)
 
 
 def test_runs_of_one_day_started_together_are_harmless(vendor: Vendor, server: RunningServer, tmp_path: Path) -> None:
