@@ -194,12 +194,11 @@ def _find_foreign(lake: Lake, settings: Settings) -> Iterator[Finding]:
 
 def _find_unaccounted(lake: Lake, settings: Settings) -> Iterator[Finding]:
     """Finds ids without an answer in the days that have tables."""
-    for day in lake.published() if settings.id_scan else ():
-        found = coverage(lake, day, settings.timezone)
+    for found in coverage(lake, sorted(lake.published()), settings.timezone) if settings.id_scan else ():
         if not found.is_complete:
             first, last = found.unaccounted[0]
             problem = f"{found.unaccounted_count} ids have no answer, the first {first} to {last}"
-            yield Finding(f"raw/call_records/call_date={day}", problem, "materialize call_records for this day")
+            yield Finding(f"raw/call_records/call_date={found.day}", problem, "materialize call_records for this day")
 
 
 def _find_differences(lake: Lake, settings: Settings) -> Iterator[Finding]:
@@ -376,14 +375,13 @@ def _summary(arguments: argparse.Namespace) -> int:
     names = ["calls", *(name for name in DAILY_TABLES if name != "calls")]
     lines = [["day", *names, "ids", "missing", "unaccounted"]]
     calls = 0
-    for day in days:
-        counts = []
+    for found in coverage(lake, days, settings.timezone):
+        day, counts = found.day, []
         for name in names:
             try:
                 counts.append(f"{lake.read_table(name, day, ['call_id']).num_rows:,}")
             except FileNotFoundError:
                 counts.append("-")
-        found = coverage(lake, day, settings.timezone)
         calls += found.stored
         ids = f"{found.first_id}-{found.last_id}" if found.first_id is not None else "none"
         lines.append([day.isoformat(), *counts, ids, str(found.missing), str(found.unaccounted_count)])

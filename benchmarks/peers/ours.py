@@ -10,10 +10,10 @@ import sys
 from datetime import date
 
 from calls_assets.api import loop
-from calls_assets.defs.checks import check_records, check_table
+from calls_assets.defs.checks import OVERDUE_AFTER, check_records, check_table
 from calls_assets.defs.resources import CallsApi, LakeStore
 from calls_assets.derive import publish_agents, publish_day
-from calls_assets.ingest import SweepReport, sweep
+from calls_assets.ingest import SweepReport, count_overdue, sweep
 from calls_assets.lake import DAILY_TABLES
 from calls_assets.settings import Settings
 
@@ -35,7 +35,8 @@ for touched in sorted(report.touched_days):
     lake.compact(touched)
 published = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after)
 publish_agents(lake)
-outcomes = check_records(lake, report.coverage[day], options=api.options, now=api.now)
+overdue = count_overdue(lake, [day], now=api.now() - OVERDUE_AFTER, options=api.options)
+outcomes = check_records(report.coverage[day], overdue[day])
 outcomes += [check_table(lake, name, day) for name in DAILY_TABLES]
 assert all(outcome.passed for outcome in outcomes), [outcome for outcome in outcomes if not outcome.passed]
 assert published.row_counts["calls"] == int(os.environ["COUNT"])

@@ -13,7 +13,14 @@ import dagster as dg
 from pydantic import Field
 
 from calls_assets.api import PermanentError, loop
-from calls_assets.defs.checks import build_record_checks, build_table_checks, check_records, check_table, report_checks
+from calls_assets.defs.checks import (
+    OVERDUE_AFTER,
+    build_record_checks,
+    build_table_checks,
+    check_records,
+    check_table,
+    report_checks,
+)
 from calls_assets.defs.marts import build_marts, publish_journeys_around, report_marts
 from calls_assets.defs.metadata import describe_coverage, describe_sweep, describe_table
 from calls_assets.defs.partitions import to_days
@@ -25,6 +32,7 @@ from calls_assets.ingest import (
     SweepFailedError,
     SweepReport,
     Wanted,
+    count_overdue,
     group_waiting,
     list_wanted,
     settle_waiting,
@@ -228,13 +236,9 @@ def _sweep_days(
         yield from _publish_from_outside(context, lake, api, partitions, sorted({*days, *lake.stale_days()}))
         raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
     yield dg.MaterializeResult(asset_key="call_records")
+    overdue = count_overdue(lake, done, now=api.now() - OVERDUE_AFTER, options=api.options)
     yield from report_checks(
-        context,
-        (
-            (day, outcome)
-            for day in done
-            for outcome in check_records(lake, report.coverage[day], options=api.options, now=api.now)
-        ),
+        context, ((day, outcome) for day in done for outcome in check_records(report.coverage[day], overdue[day]))
     )
 
 

@@ -6,9 +6,9 @@ own would be evaluated once for the whole range.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calls_assets.defs.metadata import list_ranges
-from calls_assets.ingest import Coverage, SweepOptions, overdue_count
+from calls_assets.ingest import Coverage
 from calls_assets.lake import DAILY_TABLES, Lake, LakeError
 
 OVERDUE_AFTER = timedelta(days=1)
@@ -75,11 +75,13 @@ def _make_spec(asset: str, name: str, text: str, partitions: dg.PartitionsDefini
     return dg.AssetCheckSpec(name=name, asset=asset, description=text, partitions_def=partitions)
 
 
-def check_records(
-    lake: Lake, coverage: Coverage, *, options: SweepOptions, now: Callable[[], datetime]
-) -> list[CheckOutcome]:
-    """Evaluates the checks of call_records for a day."""
-    overdue = overdue_count(lake, coverage.day, now=now() - OVERDUE_AFTER, options=options)
+def check_records(coverage: Coverage, overdue: int) -> list[CheckOutcome]:
+    """Evaluates the checks of call_records for a day.
+
+    Args:
+        coverage: How the day's ids are accounted for.
+        overdue: Reads of the day that were due `OVERDUE_AFTER` ago.
+    """
     outcomes = [
         (
             coverage.is_complete,

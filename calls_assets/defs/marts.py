@@ -105,10 +105,10 @@ def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: La
     zone = api.settings.timezone
     try:
         lake = store.open()
-        for day in to_days(context.partition_keys):
-            found = coverage(lake, day, zone)
+        for found in coverage(lake, to_days(context.partition_keys), zone):
+            day = found.day
             if not api.settings.id_scan:
-                found = replace(found, unaccounted=())
+                found = replace(found, unaccounted=())  # noqa: PLW2901 - nothing says what ids there are
             result = publish_report(lake, day, now=api.now(), timezone=zone, coverage=found)
             context.add_asset_metadata(
                 {**result.figures, **result.quality, "bytes": result.size},

@@ -5,7 +5,7 @@ lake already says, `plan` the pure rules, `locate` the search over the API, `cov
 """
 
 from calls_assets.ingest.coverage import Coverage, coverage
-from calls_assets.ingest.plan import SweepOptions, due_days, overdue_count
+from calls_assets.ingest.plan import SweepOptions, count_overdue, due_days
 from calls_assets.ingest.sweep import (
     CallSource,
     PlanReport,
@@ -26,12 +26,12 @@ __all__ = [
     "SweepOptions",
     "SweepReport",
     "Wanted",
+    "count_overdue",
     "coverage",
     "due_days",
     "group_waiting",
     "list_wanted",
     "make_plan",
-    "overdue_count",
     "probe_new_calls",
     "settle_waiting",
     "sweep",

@@ -6,12 +6,12 @@ day's edge may be one of its calls.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
-from calls_assets.ingest.knowledge import Kind, Knowledge, day_start_us
+from calls_assets.ingest.knowledge import Kind, Knowledge, day_start_us, group_days
 from calls_assets.lake import Lake
 
 DISORDER = 100
@@ -57,15 +57,17 @@ class Coverage:
         return not self.unaccounted
 
 
-def coverage(lake: Lake, day: date, timezone: ZoneInfo) -> Coverage:
-    """Accounts for the ids of a day from the lake alone."""
-    knowledge = Knowledge.of_days(lake, [day], timezone)
-    found = coverage_of(knowledge, day)
-    if found.unaccounted:
-        # A call out of place is stored in a day that is no neighbour.
-        knowledge.load_range(lake, lake.segments(), found.unaccounted[0][0], found.unaccounted[-1][1])
-        found = coverage_of(knowledge, day)
-    return found
+def coverage(lake: Lake, days: Sequence[date], timezone: ZoneInfo) -> Iterator[Coverage]:
+    """Accounts for the ids of rising days from the lake alone."""
+    for group in group_days(days):
+        knowledge = Knowledge.of_days(lake, group, timezone)
+        for day in group:
+            found = coverage_of(knowledge, day)
+            if found.unaccounted:
+                # A call out of place is stored in a day that is no neighbour.
+                knowledge.load_range(lake, lake.segments(), found.unaccounted[0][0], found.unaccounted[-1][1])
+                found = coverage_of(knowledge, day)
+            yield found
 
 
 def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()) -> Coverage:

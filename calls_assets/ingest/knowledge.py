@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import compress
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from calls_assets.lake import Lake, Segment
 
 NEIGHBOUR_DAYS = 2
 """Stored days looked at on either side of the swept ones to bracket them."""
+DAYS_AT_ONCE = 31
+"""Consecutive days of which everything is known at a time."""
 
 
 class Kind(enum.IntEnum):
@@ -65,6 +69,17 @@ def day_start_us(day: date, timezone: ZoneInfo) -> int:
 def day_of(started_us: int, timezone: ZoneInfo) -> date:
     """Gives the local day an instant falls in."""
     return datetime.fromtimestamp(started_us // 1_000_000, timezone).date()
+
+
+def group_days(days: Sequence[date]) -> list[list[date]]:
+    """Cuts rising days into runs of consecutive ones, so that each run is looked at once."""
+    groups: list[list[date]] = []
+    for day in days:
+        if groups and groups[-1][-1] == day - timedelta(days=1) and len(groups[-1]) < DAYS_AT_ONCE:
+            groups[-1].append(day)
+        else:
+            groups.append([day])
+    return groups
 
 
 class Knowledge:
@@ -121,18 +136,40 @@ class Knowledge:
         self._add_index(lake.read_index(new_days))
 
     def _add_index(self, index: pa.Table) -> None:
-        started = index["started_at"].cast(pa.int64()).to_pylist()
-        read = index["read_at"].cast(pa.int64()).to_pylist()
-        columns = (index[name].to_pylist() for name in ("day", "call_id", "http_status", "is_ended", "error"))
-        for day, id_, status, is_ended, error, started_us, read_us in zip(*columns, started, read, strict=True):
-            if status == 404:
-                state = Known(Kind.MISSING, 0, False, read_us, day)
-            elif error is not None or started_us is None:
-                state = Known(Kind.QUARANTINED, 0, False, read_us, day)
-            else:
-                state = Known(Kind.CALL, started_us, bool(is_ended), read_us, day)
-            self._note_place(id_, state)
-            self._keep_newest(id_, state)
+        """Adds rows of the raw index: by column, but for the few ids that stand elsewhere too, or away from home."""
+        if not index.num_rows:
+            return
+        ids = index["call_id"].to_numpy()
+        started = index["started_at"].cast(pa.int64())
+        is_missing = pc.equal(index["http_status"], 404).to_numpy()
+        is_call = ~is_missing & pc.and_(index["error"].is_null(), started.is_valid()).to_numpy()
+        started_us = np.where(is_call, started.fill_null(0).to_numpy(), 0)
+        is_ended = is_call & index["is_ended"].fill_null(False).to_numpy()
+        kinds = np.where(is_call, Kind.CALL, np.where(is_missing, Kind.MISSING, Kind.QUARANTINED))
+        days = index["day"].combine_chunks().dictionary_encode()
+        day_of_row, stored_days = days.indices.to_numpy(), days.dictionary.to_pylist()
+        states = list(
+            map(
+                Known,
+                map(list(Kind).__getitem__, kinds.tolist()),
+                started_us.tolist(),
+                is_ended.tolist(),
+                index["read_at"].cast(pa.int64()).to_pylist(),
+                map(stored_days.__getitem__, day_of_row.tolist()),
+            )
+        )
+        begin, end = (np.array(bounds)[day_of_row] for bounds in zip(*map(self._bounds_of, stored_days), strict=True))
+        _, first, count = np.unique(ids, return_inverse=True, return_counts=True)
+        is_plain = (count[first] == 1) & (~is_call | ((begin <= started_us) & (started_us < end)))
+        is_plain &= [id_ not in self.known for id_ in ids.tolist()]
+        self.known.update(zip(ids[is_plain].tolist(), compress(states, is_plain), strict=True))
+        chosen = is_plain & is_call
+        self._starts.update(zip(ids[chosen].tolist(), started_us[chosen].tolist(), strict=True))
+        self._sorted = None
+        self.highest = max(self.highest, ids[chosen].max(initial=0).item())
+        for row in np.flatnonzero(~is_plain).tolist():
+            self._note_place(ids[row].item(), states[row])
+            self._keep_newest(ids[row].item(), states[row])
 
     def _note_place(self, id_: int, state: Known) -> None:
         held = self.known.get(id_)
@@ -184,11 +221,14 @@ class Knowledge:
             elif self._starts.pop(id_, None) is not None:
                 self._sorted = None
 
+    def _bounds_of(self, day: date) -> tuple[int, int]:
+        if day not in self._bounds:
+            begin, end = (day_start_us(day + timedelta(days=step), self.timezone) for step in (0, 1))
+            self._bounds[day] = begin, end
+        return self._bounds[day]
+
     def _is_home(self, state: Known) -> bool:
-        if state.day not in self._bounds:
-            begin, end = (day_start_us(state.day + timedelta(days=step), self.timezone) for step in (0, 1))
-            self._bounds[state.day] = begin, end
-        begin, end = self._bounds[state.day]
+        begin, end = self._bounds_of(state.day)
         return state.kind is Kind.CALL and begin <= state.started_us < end
 
     def calls(self) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from calls_assets.api.contract import glance_at
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
 from calls_assets.collector import hold_collector
 from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of, to_ranges
-from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, to_us
+from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, group_days, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
 from calls_assets.ingest.plan import SweepOptions, due_ids
 from calls_assets.lake import CorruptFileError, Lake, Read, Segment
@@ -36,7 +36,6 @@ GIVE_UP_SECONDS = 45.0
 GIVE_UP_PAUSED_SECONDS = 1_200.0
 """The same, pauses included."""
 
-_DAYS_AT_ONCE = 31
 _LAST_DAYS = 3
 """Days in which a probe looks for the highest id: more than one, since a call's start can be corrected."""
 _RECENT = timedelta(days=7)
@@ -178,7 +177,7 @@ async def sweep(
     try:
         with hold_collector():  # `land` has it look at what is new
             await work.run_wanted(wanted or {}, ordered)
-            for group in _group(ordered):
+            for group in group_days(ordered):
                 await work.run_group(group, reread_final=reread_final, wide=wide)
     except _NoAnswerError as problem:
         await work.land()
@@ -268,17 +267,6 @@ def _holds_call(answer: Answer) -> bool:
     except ContractError:
         return False
     return True
-
-
-def _group(days: Sequence[date]) -> list[list[date]]:
-    """Cuts rising days into runs of consecutive ones, so that each run is located once."""
-    groups: list[list[date]] = []
-    for day in days:
-        if groups and groups[-1][-1] == day - timedelta(days=1) and len(groups[-1]) < _DAYS_AT_ONCE:
-            groups[-1].append(day)
-        else:
-            groups.append([day])
-    return groups
 
 
 @dataclass

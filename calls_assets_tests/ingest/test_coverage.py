@@ -38,7 +38,7 @@ def test_an_id_that_failed_is_missed_at_the_edges_of_a_day_too(tmp_path: Path, f
     report = run_sweep(tmp_path, vendor, DAYS, ZONE)
     assert report.failed_ids == (failing,)
     assert report.coverage[DAYS[1]].unaccounted == ((failing, failing),)
-    assert coverage(Lake.open(tmp_path), DAYS[1], ZONE).unaccounted == ((failing, failing),)
+    assert next(coverage(Lake.open(tmp_path), [DAYS[1]], ZONE)).unaccounted == ((failing, failing),)
     vendor.fails = frozenset()
     assert run_sweep(tmp_path, vendor, [DAYS[1]], ZONE).coverage[DAYS[1]].is_complete
 
@@ -67,4 +67,4 @@ def test_a_call_stored_in_a_far_day_is_accounted_for(tmp_path: Path) -> None:
     late = ModelCall(60, datetime(2025, 3, 19, tzinfo=UTC))
     vendor = ModelVendor([*quiet, *others, late], datetime(2025, 5, 1, tzinfo=UTC))
     run_sweep(tmp_path, vendor, [DAYS[0] + timedelta(days=ahead) for ahead in range(20)], ZONE)
-    assert coverage(Lake.open(tmp_path), DAYS[1], ZONE).is_complete
+    assert next(coverage(Lake.open(tmp_path), [DAYS[1]], ZONE)).is_complete

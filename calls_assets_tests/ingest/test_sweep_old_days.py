@@ -37,7 +37,7 @@ def test_each_day_alone_is_complete_and_asked_for_once(
         for day in order:
             run_sweep(root, vendor, [day], zone)
             assert shown(root, day, zone) == vendor.truth(day, zone)
-            assert coverage(Lake.open(root), day, zone).is_complete
+            assert next(coverage(Lake.open(root), [day], zone)).is_complete
         assert all(count == 1 for id_, count in vendor.asked.items() if id_ in {call.id for call in account})
         before = vendor.stats.requests
         for day in order:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from calls_assets.api import Answer, RequestRefusedError, TransientError
 from calls_assets.derive import publish_day
-from calls_assets.ingest import SweepFailedError, coverage, due_days, make_plan, overdue_count, probe_new_calls
+from calls_assets.ingest import SweepFailedError, count_overdue, coverage, due_days, make_plan, probe_new_calls
 from calls_assets.lake import Lake, Read, StoredFile
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in, run_sweep, shown
 
@@ -187,7 +187,7 @@ def test_failed_ids_are_named_and_asked_for_next_time(tmp_path: Path) -> None:
     healthy = ModelVendor(calls, vendor.time)
     run_sweep(tmp_path, healthy, [DAY], UTC_ZONE)
     assert set(healthy.asked) == {101, 102, 500}
-    assert coverage(Lake.open(tmp_path), DAY, UTC_ZONE).is_complete
+    assert next(coverage(Lake.open(tmp_path), [DAY], UTC_ZONE)).is_complete
 
 
 def test_many_failures_end_the_sweep_with_everything_else_stored(tmp_path: Path) -> None:
@@ -326,17 +326,17 @@ def test_a_settled_day_is_not_opened_to_count_what_is_due(tmp_path: Path, monkey
         return read_index(lake, days)
 
     monkeypatch.setattr(Lake, "read_index", note)
-    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 0
+    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 0
     assert opened == [DAY]  # nothing says yet that it is settled
     publish_day(lake, DAY, timezone=UTC_ZONE, reread_after=RUNGS)
     opened.clear()
-    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 0
+    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 0
     assert opened == []
     later = replace(options, reread_after=(*options.reread_after, timedelta(days=90)))
-    assert overdue_count(lake, DAY, now=vendor.time + timedelta(days=40), options=later) >= len(calls)
+    assert count_overdue(lake, [DAY], now=vendor.time + timedelta(days=40), options=later)[DAY] >= len(calls)
     lake.land(DAY, [Read(95, vendor.time, 404, None, None, None, None)])
     opened.clear()
-    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 0
+    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 0
     assert opened == [DAY]
 
 
@@ -361,6 +361,6 @@ def test_without_id_scan_only_ids_named_by_the_lake_are_asked(tmp_path: Path) ->
     vendor.time += timedelta(hours=2)
     vendor.asked.clear()
     lake, options = Lake.open(tmp_path), options_in(UTC_ZONE, id_scan=False)
-    assert overdue_count(lake, DAY, now=vendor.time, options=options) == 5
+    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 5
     asyncio.run(sweep_module.sweep(lake, vendor, [DAY], options=options, now=vendor.now, log=lambda _line: None))
     assert set(vendor.asked) == {call.id for call in calls}
