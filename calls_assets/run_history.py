@@ -64,7 +64,19 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, Engine] = {}
+        self._found: set[str] = set()
         super().__init__(base_dir)
+
+    def has_table(self, table_name: str) -> bool:
+        """Tells whether the index has a table; what was found is not looked for again, as nothing removes it."""
+        if table_name not in self._found and super().has_table(table_name):
+            self._found.add(table_name)
+        return table_name in self._found
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        if column_name not in self._found and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._found.add(column_name)
+        return column_name in self._found
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Stores an event, and wakes who watches the run: Dagster's web server looks at the database's file only.
