@@ -279,6 +279,7 @@ def make_view(data: DayData) -> DayView:
     rows = data.intervals[data.day]
     totals = add_up(_INTERVALS, rows)
     local = data.read_at and data.read_at.astimezone(data.timezone)
+    compared = _add_up_compared(data)
     slots = _by_slot(data)
     names = _name_starts([start for start, _ in slots])
     return DayView(
@@ -287,7 +288,7 @@ def make_view(data: DayData) -> DayView:
         timezone=data.timezone.key,
         until=f"{data.until:%H:%M}" if data.until else None,
         read_at=f"{local:%Y-%m-%d %H:%M}" if local else None,
-        tiles=[Tile(figure, figure.show(totals), _compare(data, figure, totals)) for figure in HEADLINE],
+        tiles=[Tile(figure, figure.show(totals), _compare(figure, totals, compared)) for figure in HEADLINE],
         slots=[_to_slot(start, name, of_slot) for name, (start, of_slot) in zip(names, slots, strict=True)],
         intervals=TableView(
             key="intervals",
@@ -356,16 +357,25 @@ def _show(figures: Iterable[Figure], totals: Totals, *, bars: str | None = None,
     return [figure.show(totals, bar_of=longest if figure.name == bars else None) for figure in figures]
 
 
-def _compare(data: DayData, figure: Figure, totals: Totals) -> list[Change]:
-    """Compares with the day before and the same weekday of the week before, while the day runs until the same time."""
+def _add_up_compared(data: DayData) -> dict[str, Totals | None]:
+    """Adds up the day before and the same weekday of the week before, while the day runs until the same time."""
+    until = data.until
+    compared = {"yesterday": 1, f"last {_WEEKDAYS[data.day.weekday()][:3]}": 7}
+    days = {name: data.intervals.get(data.day - timedelta(days=distance)) for name, distance in compared.items()}
+    return {
+        name: None
+        if rows is None
+        else add_up(_INTERVALS, [row for row in rows if not until or row["interval_start_local"].time() <= until])
+        for name, rows in days.items()
+    }
+
+
+def _compare(figure: Figure, totals: Totals, compared: Mapping[str, Totals | None]) -> list[Change]:
     changes = []
-    for days, name in ((1, "yesterday"), (7, f"last {_WEEKDAYS[data.day.weekday()][:3]}")):
-        rows = data.intervals.get(data.day - timedelta(days=days))
-        if rows is None:
+    for name, then in compared.items():
+        if then is None:
             changes.append(Change(f"{name} not stored"))
             continue
-        until = data.until
-        then = add_up(_INTERVALS, [row for row in rows if not until or row["interval_start_local"].time() <= until])
         before, now = then[figure.name], totals[figure.name]
         if before is None or now is None:
             changes.append(Change(f"{name} {figure.show(then).text}"))
