@@ -64,7 +64,7 @@ def is_ours(run: dg.DagsterRun) -> bool:
 
 def assets_of(run: dg.DagsterRun) -> frozenset[dg.AssetKey]:
     """Gives the daily assets that a run makes: those it selects, or all."""
-    return _OUR_ASSETS if run.asset_selection is None else _OUR_ASSETS & run.asset_selection
+    return _OUR_ASSETS & run.asset_selection if run.asset_selection else _OUR_ASSETS
 
 
 def days_of(run: dg.DagsterRun) -> tuple[str, str] | None:
@@ -81,7 +81,7 @@ def _covers(run: dg.DagsterRun, day: date) -> bool:
 
 def is_sweep(run: dg.DagsterRun) -> bool:
     """Tells whether a run asks the API; else it makes again what it was asked for."""
-    if run.asset_selection is not None:
+    if run.asset_selection:
         return dg.AssetKey("call_records") in run.asset_selection
     return run.job_name == SWEEP_JOB
 
