@@ -21,13 +21,14 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.event import listen
 
 KEPT_OPEN = 2
 """Databases: the index, and the run looked at last. A run's log of writes takes ten times its room while it is open."""
 BUSY_SECONDS = 30
 """As long as Dagster's own waits for another process that writes."""
+_ENDS = frozenset({dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED})
 
 
 class PooledSqliteStorage(DagsterSqliteStorage):
@@ -58,8 +59,10 @@ class PooledSqliteStorage(DagsterSqliteStorage):
 class PooledSqliteEventLog(SqliteEventLogStorage):
     """Dagster's SQLite event log; the connections used last stay open, one to each database.
 
-    A database is flushed to disk when its write-ahead log is written back, not with each event. So a power failure may
-    take the last events with it, and never more: `synchronous = NORMAL` in https://sqlite.org/pragma.html.
+    A database is flushed to disk when its write-ahead log is written back, not with each event: `synchronous = NORMAL`
+    in https://sqlite.org/pragma.html. The index is when a run ends. So a power failure may take the last events of runs
+    under way with it, and never more: were it to take older ones, their numbers would be given again, and sensors that
+    have read further would miss what has them now.
     """
 
     def __init__(self, base_dir: str) -> None:
@@ -84,13 +87,17 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
         While connections are open, what is written stands in the write-ahead log beside it.
         """
         super().store_event(event)
+        if event.is_dagster_event and event.dagster_event_type in _ENDS:
+            with self.index_connection() as connection:
+                connection.execute(text("PRAGMA wal_checkpoint(PASSIVE)"))
         with suppress(FileNotFoundError):
             os.utime(self.path_for_shard(event.run_id))
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         if shard not in self._initialized_dbs:
-            self._close(shard)  # wiped: its file is another one
+            with self._db_lock:
+                self._close(shard)  # wiped: its file is another one
             with super()._connect(shard):  # makes it
                 pass
         with self._db_lock:

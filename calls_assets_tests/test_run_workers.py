@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,19 +13,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from calls_assets.run_workers import LOADED
 from calls_assets.simulator import Account, Vendor, create_app, serve
-from calls_assets_tests.e2e.dagster_dev import dagster_dev
+from calls_assets_tests.e2e.dagster_dev import ROOT, dagster_dev
 from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize, read_rows, read_stats
 
 SLOW_TO_LOAD = ("aiohttp", "calls_assets", "duckdb", "httpx", "matplotlib", "numpy", "pandas", "pyarrow", "uvloop")
 REQUESTS_PER_SECOND = "20"
 """So slow that a run can be ended under way."""
 
-SWEEP = f"""
+SWEEP = """
 import importlib, json, os, sys, threading
-for name in {LOADED!r}:
-    importlib.import_module(name)
+importlib.import_module("calls_assets.fork_server")
 before = set(sys.modules)
 threads = len(threading.enumerate())
 import dagster as dg
@@ -31,6 +31,34 @@ from calls_assets.definitions import defs
 with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
     defs.resolve_job_def("sweep_job").execute_in_process(partition_key=sys.argv[1], instance=instance)
 print(json.dumps([threads, sorted(set(sys.modules) - before)]))
+"""
+
+FORKS = """
+import gc, json, os, signal, sys, time
+from multiprocessing import forkserver
+from calls_assets.run_workers import _Context
+
+def work(answers):
+    is_whole = "pandas" in sys.modules and gc.get_freeze_count() > 10_000
+    answers.put([os.getppid(), is_whole, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL])
+
+def run(context):
+    answers = context.Queue()
+    process = context.Process(target=work, args=[answers])
+    process.start()
+    told = answers.get(timeout=60)
+    process.join()
+    return told
+
+if __name__ == "__main__":
+    context = _Context()
+    context.set_forkserver_preload(["calls_assets.fork_server"])
+    first, server = run(context), forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGTERM)
+    time.sleep(0.5)
+    second = run(context)
+    os.unlink(forkserver._forkserver._forkserver_address)
+    print(json.dumps([os.getpid(), server, first, second, run(context)]))
 """
 
 
@@ -63,6 +91,18 @@ def test_a_run_has_nothing_large_left_to_load(account: Account, tmp_path: Path) 
     assert len(read_rows(tmp_path / "lake", "calls", day)) > 100
 
 
+def test_runs_start_also_where_something_is_wrong(tmp_path: Path) -> None:
+    """A module that cannot be loaded, a signal to all processes, the socket's file cleaned away: the last by itself."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS)
+    environment = os.environ | {"MPLBACKEND": "module://nowhere", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pid, server, *runs = json.loads(done.stdout)
+    assert runs == [[server, True, True], [server, True, True], [pid, False, True]]
+    assert "not forked" in done.stderr
+
+
 @pytest.mark.timeout(600)
 def test_runs_in_dagster_dev_are_forks_and_can_be_ended(account: Account, tmp_path: Path) -> None:
     """A run ended in the UI ends soon and keeps what it landed; the next one asks for the rest."""
@@ -72,18 +112,22 @@ def test_runs_in_dagster_dev_are_forks_and_can_be_ended(account: Account, tmp_pa
         with dagster_dev(environment | {"CALLS_API_REQUESTS_PER_SECOND": REQUESTS_PER_SECOND}) as dev:
             dev.wait_for("the web server", dev.is_up, 180)
             (run_id,) = dev.launch((["call_records"], day.isoformat()))
-            dev.wait_for("a fetching worker", lambda: read_stats(server.url)["distinct_ids"] > 100)
-            (worker,) = dev.processes()["worker"]
+            # The sensor's first sweep, of today, may come before it: one run fetches at a time.
+            started = dev.wait_for(
+                "its start", lambda: re.search(r"Started process .*pid: (\d+)", dev.messages(run_id))
+            )
+            asked = read_stats(server.url)["distinct_ids"]
+            dev.wait_for("its answers", lambda: read_stats(server.url)["distinct_ids"] > asked + 100)
+            assert int(started[1]) in dev.processes()["worker"]
             dev.terminate(run_id)
             dev.wait_for("its end", lambda: dev.runs(runIds=[run_id])[0]["status"] == "CANCELED", 60)
-            dev.wait_for("the end of its process", lambda: worker not in dev.processes()["worker"], 60)
+            dev.wait_for("the end of its process", lambda: int(started[1]) not in dev.processes()["worker"], 10)
             assert len(dev.processes()["fork server"]) == 1
+        files = [*(tmp_path / f"lake/raw/call_records/call_date={day}").glob("*.parquet")]
+        landed = [id_ for file in files for id_ in pq.ParquetFile(file).read(["call_id"])["call_id"].to_pylist()]
+        assert 50 < len(landed) < 200
         done = materialize(environment, "--partition", day.isoformat())
         assert done.returncode == 0, done.stderr[-3000:]
-        asked = read_stats(server.url, ids=True)["per_id"]
-    files = (tmp_path / "lake/raw").rglob("*.parquet")
-    before = min(files, key=lambda path: path.stat().st_mtime_ns)
-    landed = pq.ParquetFile(before).read(["call_id"]).column("call_id").to_pylist()
-    assert len(landed) > 50
-    assert {asked[str(id_)] for id_ in landed} == {1}
+        times = read_stats(server.url, ids=True)["per_id"]
+    assert {times[str(id_)] for id_ in landed} == {1}
     assert len(read_rows(tmp_path / "lake", "calls", day)) > 250

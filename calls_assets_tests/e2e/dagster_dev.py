@@ -32,6 +32,8 @@ _LAUNCH = """mutation($params: [ExecutionParams!]!) { launchMultipleRuns(executi
     ... on PythonError { message } } } ... on PythonError { message } } }"""
 _BACKFILL_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } } } }"""
+_MESSAGES = """query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+  ... on MessageEvent { message } } } } }"""
 _TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) { __typename } }"""
 _TICKS = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
   sensorState { ticks(limit: 500) { status skipReason timestamp endTimestamp runIds error { message } } } } } }"""
@@ -130,13 +132,19 @@ class DagsterDev:
             for pid, parent, session, args in (line.split(None, 3) for line in lines)
             if int(session) == self.process.pid
         ]
-        forking = {pid for pid, _, args in rows if "multiprocessing.forkserver" in args}
+        code_servers = [pid for pid, _, args in rows if "code-server start" in args or "api grpc" in args]
+        forking = [(pid, parent) for pid, parent, args in rows if "multiprocessing.forkserver" in args]
         return {
-            "code server": [pid for pid, _, args in rows if "code-server start" in args or "api grpc" in args],
+            "code server": code_servers,
             "daemon": [pid for pid, _, args in rows if "dagster._daemon" in args],
-            "fork server": [pid for pid, parent, _ in rows if pid in forking and parent not in forking],
-            "worker": [pid for pid, parent, _ in rows if pid in forking and parent in forking],
+            "fork server": [pid for pid, parent in forking if parent in code_servers],
+            "worker": [pid for pid, parent in forking if parent not in code_servers],
         }
+
+    def messages(self, run_id: str) -> str:
+        """Gives what the log of a run says, a line for each event."""
+        events = self.query(_MESSAGES, id=run_id)["logsForRun"]["events"]
+        return "\n".join(event["message"] for event in events if "message" in event)
 
     def wait_for(self, what: str, look: Callable[[], _Found | None], seconds: float = 120) -> _Found:
         """Looks every half second until there is something; fails with the log when it takes too long."""
