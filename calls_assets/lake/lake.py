@@ -9,7 +9,7 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
     tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
     marts/<mart>/call_date=D/<mart>.parquet
     published/D.json                                                     which raw the tables of D show
-    made_of/D.json, made_of/<agents|catalog>.json                        what marts, agents and catalogue were made of
+    made_of/D.json, made_of/<report-D|agents|catalog>.json               what marts, pages, agents, catalogue were made of
 """
 
 from __future__ import annotations
@@ -409,7 +409,7 @@ class Lake:
         """Gives what something was made of when it was made last; nothing when that is not known.
 
         Args:
-            name: Of what: `agents`, `catalog`, or the day of marts.
+            name: Of what: `agents`, `catalog`, the day of marts, or `report-` and the day of a page.
         """
         key = f"{_MADE_OF_PREFIX}{name}.json"
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError):

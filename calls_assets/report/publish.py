@@ -10,19 +10,22 @@ import functools
 import hashlib
 import importlib.resources
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pyarrow.compute as pc
 
-from calls_assets.lake import Lake, LakeError
+from calls_assets.lake import Lake, LakeError, StoredFile
+from calls_assets.lake.recipe import make_recipe
 from calls_assets.report.figures import Number, Row
 from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, make_view
 
 REPORTS_PREFIX = "reports/"
 LATEST_KEY = f"{REPORTS_PREFIX}latest.html"
 _MARTS = ("service_intervals", "agent_days", "disposition_days")
+_COMPARED = (1, 7)
 _PAGE = re.compile(rf"{REPORTS_PREFIX}call_date=(\d{{4}}-\d\d-\d\d)/report\.html")
 
 
@@ -60,6 +63,8 @@ def publish_report(
 ) -> ReportResult:
     """Makes the page of a day and writes it, unless it is the same already.
 
+    Of a day that is over nothing is read when its page was made of the same files in the same way.
+
     Args:
         lake: The lake; it has the day's tables and marts.
         day: The day.
@@ -70,20 +75,29 @@ def publish_report(
     Raises:
         LakeError: The day has no marts, or a file cannot be read or written.
     """
-    view = make_view(_read(lake, day, now=now, timezone=timezone, coverage=coverage))
-    key = report_key(day)
-    made_of = hashlib.blake2b(f"{_hash_code()}{view!r}".encode(), digest_size=16).hexdigest()
-    held = _read_page(lake, key)
-    # Drawing is most of the work: a page that was made of the same is not drawn again.
-    is_current = made_of.encode() in held
-    if is_current:
-        page = held
-    else:
-        # Drawing needs half a second to load.
-        from calls_assets.report.page import render  # noqa: PLC0415
+    key, name = report_key(day), f"report-{day}"
+    is_over = now.astimezone(timezone).date() > day
+    recipe = _make_recipe(lake, day, timezone, coverage) if is_over else None
+    held = lake.read_made_of(name)
+    page = _read_page(lake, key)
+    is_replaced = False
+    if recipe is None or held.get("recipe") != recipe or held["made_of"].encode() not in page:
+        view = make_view(_read(lake, day, now=now, timezone=timezone, coverage=coverage))
+        held = {
+            "recipe": recipe,
+            "made_of": hashlib.blake2b(f"{_hash_code()}{view!r}".encode(), digest_size=16).hexdigest(),
+            "figures": view.numbers,
+            "quality": {row.key: row.shown.number for row in view.quality if row.shown.number is not None},
+        }
+        # Drawing is most of the work: a page that was made of the same is not drawn again.
+        if held["made_of"].encode() not in page:
+            # Drawing needs half a second to load.
+            from calls_assets.report.page import render  # noqa: PLC0415
 
-        page = render(view, made_of).encode()
-    is_replaced = _replace(lake, key, page)
+            page = render(view, held["made_of"]).encode()
+            is_replaced = _replace(lake, key, page)
+        if recipe is not None:
+            lake.write_made_of(name, held)
     is_latest = day == max(_list_days(lake))
     if is_latest:
         _replace(lake, LATEST_KEY, page)
@@ -93,9 +107,28 @@ def publish_report(
         size=len(page),
         is_replaced=is_replaced,
         is_latest=is_latest,
-        figures=view.numbers,
-        quality={row.key: row.shown.number for row in view.quality if row.shown.number is not None},
+        figures=held["figures"],
+        quality=held["quality"],
     )
+
+
+def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, coverage: DayCoverage | None) -> str:
+    """Identifies what the page of a day that is over is made of, and how."""
+    counts = coverage and (coverage.missing, coverage.quarantined, coverage.unaccounted_count)
+    sources = _list_sources(lake, day)
+    return make_recipe(["calls_assets.lake"], _hash_code(), unicodedata.unidata_version, timezone.key, counts, sources)
+
+
+def _list_sources(lake: Lake, day: date) -> list[StoredFile]:
+    """Lists the files that the page of a day that is over is made from."""
+    days = _days_before(day, *range(HEAT_MAP_DAYS), *_COMPARED)
+    intervals = {lake.table_key("service_intervals", other) for other in days}
+    folder = min(intervals).partition("call_date=")[0]
+    # One listing instead of one a day: in an object store each is a request.
+    files = [file for file in lake.list_files(folder, min(intervals).rpartition("/")[0]) if file.key in intervals]
+    for name in ("calls", "agent_days", "disposition_days"):
+        files += lake.list_files(f"{lake.table_key(name, day).rpartition('/')[0]}/")
+    return files
 
 
 def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage: DayCoverage | None) -> DayData:
@@ -107,7 +140,7 @@ def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage:
         missing.append("calls")
     if intervals is None or agents is None or dispositions is None or missing:
         raise LakeError(f"{day} has no {missing[0]} in the lake: materialize its tables and marts before its report")
-    compared = {other: _read_rows(lake, "service_intervals", other) for other in _days_before(day, 1, 7)}
+    compared = {other: _read_rows(lake, "service_intervals", other) for other in _days_before(day, *_COMPARED)}
     is_over = now.astimezone(timezone).date() > day
     stored = set(lake.table_days("service_intervals"))
     hours = {}

@@ -6,10 +6,13 @@ import base64
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,9 +20,10 @@ import pytest
 
 from calls_assets.lake import Lake, LakeError
 from calls_assets.marts import publish_marts
-from calls_assets.report import LATEST_KEY, publish_report, report_key
-from calls_assets.report.views import clean
-from calls_assets_tests.lakes import DAYS, NOW, ZONE, FinishedLake, to_table
+from calls_assets.report import LATEST_KEY, DayCoverage, ReportResult, publish_report, report_key
+from calls_assets.report import publish as publishing
+from calls_assets.report.views import HEAT_MAP_DAYS, DayData, DayView, clean, make_view
+from calls_assets_tests.lakes import DAYS, NOW, WEBHOOK_DAYS, ZONE, FinishedLake, to_table
 from calls_assets_tests.report.reading import Node, read_page, read_table, read_tile
 
 DAY = date(2025, 5, 14)
@@ -295,6 +299,237 @@ def test_a_page_that_did_not_change_keeps_its_file(lake: Lake) -> None:
     store(lake, [{}, {}])
     assert publish_report(lake, DAY, now=NOW, timezone=UTC_ZONE).is_replaced
     assert all(file.version != versions[file.key] for file in lake.list_files("reports/"))
+
+
+COVERAGE: Any = SimpleNamespace(missing=7, quarantined=2, unaccounted_count=3)
+RECORD_KEY = f"made_of/report-{DAY}.json"
+
+
+@pytest.fixture
+def views(monkeypatch: pytest.MonkeyPatch) -> list[date]:
+    """Lists the days of which a view was made."""
+    made: list[date] = []
+
+    def note(data: DayData) -> DayView:
+        made.append(data.day)
+        return make_view(data)
+
+    monkeypatch.setattr(publishing, "make_view", note)
+    return made
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives a lake of a day, some of its heat map, and the one before that."""
+    root = tmp_path_factory.mktemp("stored") / "data"
+    for distance in (HEAT_MAP_DAYS, HEAT_MAP_DAYS - 1, 20, 7, 1, 0):
+        day = DAY - timedelta(days=distance)
+        store(Lake.open(root), [{}] * (distance + 1), [{"call_id": 0, "agent_id": 1}], day=day)
+    return root
+
+
+@pytest.fixture
+def published(lake: Lake, stored: Path, tmp_path: Path) -> ReportResult:
+    """Publishes a day that is over; gives the result."""
+    shutil.copytree(stored, tmp_path / "data", dirs_exist_ok=True)
+    return publish_with_coverage(lake)
+
+
+def publish_with_coverage(
+    lake: Lake, *, now: datetime = NOW, timezone: ZoneInfo = UTC_ZONE, coverage: DayCoverage | None = COVERAGE
+) -> ReportResult:
+    """Publishes a day's report as `published` does, but for what is given."""
+    return publish_report(lake, DAY, now=now, timezone=timezone, coverage=coverage)
+
+
+def rewrite(lake: Lake, key: str) -> None:
+    """Replaces a file by one of the same content."""
+    lake.storage.replace(key, lake.storage.read(key))
+
+
+def test_a_day_that_is_over_is_not_read_again(
+    finished_lake: FinishedLake, tmp_path: Path, views: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but its page and what that was made of; the result has the same numbers, types and order."""
+    shutil.copytree(finished_lake.root, tmp_path / "data")
+    lake, day = Lake.open(tmp_path / "data"), WEBHOOK_DAYS[3]
+    first = publish_report(lake, day, now=NOW, timezone=ZONE, coverage=COVERAGE)
+    assert {type(number) for number in first.figures.values()} == {int, float}
+    assert {type(number) for number in first.quality.values()} == {int, float}
+    versions = {file.key: file.version for file in lake.list_files("reports/")}
+    opened, read = set(), lake.storage.read
+
+    def note(key: str) -> bytes:
+        opened.add(key)
+        return read(key)
+
+    monkeypatch.setattr(lake.storage, "read", note)
+    again = publish_report(lake, day, now=NOW + timedelta(days=1), timezone=ZONE, coverage=COVERAGE)
+    assert views == [day]
+    assert opened == {f"made_of/report-{day}.json", report_key(day), LATEST_KEY}
+    assert repr(again) == repr(replace(first, is_replaced=False))
+    assert {file.key: file.version for file in lake.list_files("reports/")} == versions
+
+
+@pytest.mark.parametrize(
+    ("name", "distance"),
+    [
+        *((name, 0) for name in ("calls", "service_intervals", "agent_days", "disposition_days")),
+        *(("service_intervals", distance) for distance in (1, 7, 20, HEAT_MAP_DAYS - 1)),
+    ],
+)
+@pytest.mark.usefixtures("published")
+def test_a_changed_mart_makes_a_page_again(lake: Lake, views: list[date], name: str, distance: int) -> None:
+    """One of the day, of those it is compared with, or of the heat map; a missing one of the day is named."""
+    key = lake.table_key(name, DAY - timedelta(days=distance))
+    rewrite(lake, key)
+    publish_with_coverage(lake)
+    publish_with_coverage(lake)
+    assert views == [DAY]
+    lake.storage.delete(key)
+    if distance:
+        assert publish_with_coverage(lake).is_replaced
+        assert views == [DAY] * 2
+    else:
+        with pytest.raises(LakeError, match=f"2025-05-14 has no {name} in the lake"):
+            publish_with_coverage(lake)
+
+
+@pytest.mark.usefixtures("published")
+def test_a_day_that_appears_in_the_heat_map_makes_a_page_again(lake: Lake, views: list[date]) -> None:
+    """One before the heat map does not, nor one after the day."""
+    for distance, is_made in ((3, True), (HEAT_MAP_DAYS, False), (HEAT_MAP_DAYS + 1, False), (-1, False)):
+        views.clear()
+        store(lake, [{}] * 40, day=DAY - timedelta(days=distance))
+        assert publish_with_coverage(lake).is_replaced == is_made
+        assert views == [DAY] * is_made
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"coverage": None},
+        *(
+            {"coverage": SimpleNamespace(**{**vars(COVERAGE), name: 90})}
+            for name in ("missing", "quarantined", "unaccounted_count")
+        ),
+        {"timezone": ZoneInfo("Europe/Berlin")},
+    ],
+)
+@pytest.mark.usefixtures("published")
+def test_a_changed_argument_makes_a_page_again(lake: Lake, views: list[date], changed: dict[str, Any]) -> None:
+    """Each of the counts of its ids, and the zone."""
+    again = publish_with_coverage(lake, **changed)
+    assert again.is_replaced
+    assert replace(publish_with_coverage(lake, **changed), is_replaced=True) == again
+    assert views == [DAY]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("calls_assets.report.publish._hash_code", lambda: "other code or templates"),
+        ("calls_assets.lake.recipe._hash_code", lambda package: f"other code of {package}"),
+        ("unicodedata.unidata_version", "99.0.0"),
+    ],
+)
+@pytest.mark.usefixtures("published")
+def test_other_code_makes_a_page_again(
+    lake: Lake, views: list[date], monkeypatch: pytest.MonkeyPatch, name: str, changed: object
+) -> None:
+    """Of the report or of the lake; or other knowledge of characters."""
+    monkeypatch.setattr(name, changed)
+    publish_with_coverage(lake)
+    publish_with_coverage(lake)
+    assert views == [DAY]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lake: lake.storage.delete(report_key(DAY)),
+        lambda lake: lake.storage.replace(report_key(DAY), b"<!doctype html><title>by hand</title>"),
+        lambda lake: lake.storage.replace(report_key(DAY), lake.storage.read(report_key(DAY - timedelta(days=1)))),
+    ],
+    ids=["removed", "overwritten", "of another day"],
+)
+def test_a_page_that_is_gone_is_made_again(
+    lake: Lake, views: list[date], published: ReportResult, spoil: Callable[[Lake], None]
+) -> None:
+    """As it was."""
+    page = lake.storage.read(report_key(DAY))
+    publish(lake, DAY - timedelta(days=1))
+    views.clear()
+    spoil(lake)
+    assert publish_with_coverage(lake) == published
+    assert lake.storage.read(report_key(DAY)) == page
+    assert not publish_with_coverage(lake).is_replaced
+    assert views == [DAY]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lake: lake.storage.delete(RECORD_KEY),
+        lambda lake: lake.storage.replace(RECORD_KEY, b""),
+        lambda lake: lake.storage.replace(RECORD_KEY, b"\xff\x00"),
+        lambda lake: lake.storage.replace(RECORD_KEY, b"[1, 2]"),
+        lambda lake: lake.storage.replace(RECORD_KEY, lake.storage.read(RECORD_KEY)[:-9]),
+        lambda lake: lake.storage.replace(RECORD_KEY, lake.storage.read(RECORD_KEY).replace(b"1", b"2", 1)),
+        lambda lake: lake.write_made_of(f"report-{DAY}", {}),
+    ],
+    ids=["removed", "empty", "no text", "a list", "cut", "altered", "of nothing"],
+)
+def test_a_record_that_is_gone_is_made_again(
+    lake: Lake, views: list[date], published: ReportResult, spoil: Callable[[Lake], None]
+) -> None:
+    """The page keeps its file, and the record is as it was."""
+    record = lake.storage.read(RECORD_KEY)
+    views.clear()
+    spoil(lake)
+    assert publish_with_coverage(lake) == replace(published, is_replaced=False)
+    assert lake.storage.read(RECORD_KEY) == record
+    publish_with_coverage(lake)
+    assert views == [DAY]
+
+
+@pytest.mark.parametrize(
+    ("now", "zone"),
+    [
+        (NOON, UTC_ZONE),
+        (datetime(2025, 5, 14, 23, 59, 59, tzinfo=UTC), UTC_ZONE),
+        (datetime(2025, 5, 15, 2, tzinfo=UTC), ZoneInfo("America/New_York")),
+    ],
+)
+def test_a_day_that_is_not_over_is_always_made(lake: Lake, views: list[date], now: datetime, zone: ZoneInfo) -> None:
+    """It is compared with the same hours of other days; when it is over it is made once more."""
+    store(lake, [{}])
+    moments = (now, now, now - timedelta(hours=3))
+    results = [publish_with_coverage(lake, now=moment, timezone=zone) for moment in moments]
+    assert not lake.list_files("made_of/")
+    results += [publish_with_coverage(lake, now=moment, timezone=zone) for moment in (NOW, now, NOW, NOW)]
+    assert len(views) == 6
+    assert [result.is_replaced for result in results] == [True, False, True, True, True, True, False]
+
+
+@pytest.mark.usefixtures("published")
+def test_latest_is_put_right_by_a_page_that_did_not_change(lake: Lake, views: list[date]) -> None:
+    """When it is gone or another; that of an older day leaves it alone."""
+    page = lake.storage.read(report_key(DAY))
+    views.clear()
+    for other in (b"other", page[:-1]):
+        lake.storage.replace(LATEST_KEY, other)
+        assert publish_with_coverage(lake).is_latest
+        assert lake.storage.read(LATEST_KEY) == page
+        lake.storage.delete(LATEST_KEY)
+        assert publish_with_coverage(lake).is_latest
+        assert lake.storage.read(LATEST_KEY) == page
+    assert not views
+    store(lake, [{}], day=DAY + timedelta(days=1))
+    newest = publish(lake, DAY + timedelta(days=1)).encode()
+    assert not publish_with_coverage(lake).is_latest
+    assert lake.storage.read(LATEST_KEY) == newest
+    assert views == [DAY + timedelta(days=1)]
 
 
 def test_latest_is_the_newest_day(lake: Lake) -> None:
