@@ -6,10 +6,12 @@ import asyncio
 import gzip
 import logging
 import traceback
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -28,7 +30,9 @@ from calls_assets.api import (
     check_call_id,
     parse_retry_after,
 )
+from calls_assets.api.client import _Pacer
 from calls_assets_tests.api.server import Heard, Script, Served, body_of, response, say, say_the_call, serve
+from calls_assets_tests.faults.virtual import run_virtually
 
 NOW = datetime(2025, 5, 21, 15, 0, tzinfo=UTC)
 TOKEN = "tok-5ecret"
@@ -696,6 +700,53 @@ def test_retries_count_against_the_rate() -> None:
         assert asyncio.get_running_loop().time() - start >= 4 / 20
 
     run(say(response(500)), use, requests_per_second=20.0, max_attempts=5)
+
+
+@pytest.mark.parametrize("allowed", [50, 40])
+def test_refusals_slow_the_client_down_until_they_stop(allowed: int) -> None:
+    """Where no second may have more than 50 requests, or 40, and they travel for 5 to 20 ms: a few are refused."""
+    seconds, journeys = 120, Random(1)
+    taken, refused, sent = deque[float](maxlen=allowed), list[float](), list[float]()
+
+    async def main() -> None:
+        loop, pacer = asyncio.get_running_loop(), _Pacer(50.0)
+
+        def arrive() -> None:
+            if len(taken) == allowed and loop.time() - taken[0] < 1.0:
+                refused.append(loop.time())
+                pacer.slow_down()
+                pacer.pause(1.0)
+            else:
+                taken.append(loop.time())
+
+        while loop.time() < seconds:
+            await pacer.wait_for_turn()
+            sent.append(loop.time())
+            loop.call_later(journeys.uniform(0.005, 0.02), arrive)
+        await asyncio.sleep(1.0)
+
+    run_virtually(main())
+    assert len(sent) - len(refused) > 0.85 * allowed * seconds
+    assert len([at for at in refused if at > seconds / 2]) < 5
+
+
+def test_a_client_that_was_slowed_down_gets_faster_again() -> None:
+    """Never to less than half the rate; a tenth of the way back in each minute without a refusal."""
+    turns: list[float] = []
+
+    async def main() -> None:
+        pacer = _Pacer(10.0)
+        for _ in range(30):
+            pacer.slow_down()
+            await asyncio.sleep(2.0)
+        while asyncio.get_running_loop().time() < 3_600:
+            await pacer.wait_for_turn()
+            turns.append(asyncio.get_running_loop().time())
+
+    run_virtually(main())
+    first, last = (len([at for at in turns if begin <= at < begin + 50]) for begin in (60, 3_550))
+    assert 240 <= first <= 260
+    assert 490 <= last <= 500
 
 
 def test_time_the_loop_was_blocked_is_not_made_up_for_with_a_burst() -> None:
