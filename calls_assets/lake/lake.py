@@ -9,7 +9,7 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
     tables/<table>/call_date=D/<table>.parquet, tables/agents/agents.parquet
     marts/<mart>/call_date=D/<mart>.parquet
     published/D.json                                                     which raw the tables of D show
-    made_of/D.json, made_of/<report-D|agents|catalog>.json              of what marts, pages, agents, catalogue were made
+    made_of/D.json, made_of/<report-D|agents|catalog>.json             of what marts, pages, agents, catalogue are made
 """
 
 from __future__ import annotations
