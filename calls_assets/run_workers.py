@@ -92,8 +92,8 @@ def prepare_to_fork() -> None:
     for name in LOADED:
         with suppress(Exception):
             importlib.import_module(name)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, former))
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)  # else DuckDB, when Python ends, takes what it finds for leaks

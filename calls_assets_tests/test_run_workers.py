@@ -40,7 +40,7 @@ from calls_assets.run_workers import _Context
 
 def work(answers):
     is_whole = "pandas" in sys.modules and gc.get_freeze_count() > 10_000
-    answers.put([os.getppid(), is_whole, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL])
+    answers.put([os.getppid(), is_whole, signal.getsignal(signal.SIGTERM)])
 
 def run(context):
     answers = context.Queue()
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     time.sleep(0.5)
     second = run(context)
     os.unlink(forkserver._forkserver._forkserver_address)
-    print(json.dumps([os.getpid(), server, first, second, run(context)]))
+    print(json.dumps([os.getpid(), server, signal.getsignal(signal.SIGTERM), first, second, run(context)]))
 """
 
 
@@ -98,8 +98,8 @@ def test_runs_start_also_where_something_is_wrong(tmp_path: Path) -> None:
     environment = os.environ | {"MPLBACKEND": "module://nowhere", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    pid, server, *runs = json.loads(done.stdout)
-    assert runs == [[server, True, True], [server, True, True], [pid, False, True]]
+    pid, server, handler, *runs = json.loads(done.stdout)
+    assert runs == [[server, True, handler], [server, True, handler], [pid, False, handler]]
     assert "not forked" in done.stderr
 
 

@@ -28,6 +28,8 @@ from calls_assets_tests.faults.counts import SEED, choose, tell
 
 CYCLES = choose(6, 102)
 VICTIMS = ("worker", "fork server", "code server", "daemon", "everything", "everything and its history")
+PATIENCE_SECONDS = 150
+"""For a run to begin: with other work beside it a machine takes long to start Dagster."""
 DAYS_BACK = 3
 PLAIN: dict[str, Any] = {"late_share": 0.0, "missing_share": 0.0, "disorder": 0}
 """Behind a hole in the ids the frontier may wait for minutes (`ingest.locate`): that is not what is tested here."""
@@ -52,7 +54,7 @@ def kill(dev: DagsterDev, victim: str, random: Random) -> str:
     """Kills one process, or all; gives what it was."""
     processes = dev.processes()
     if victim in {"worker", "fork server"}:
-        until = time.monotonic() + 40
+        until = time.monotonic() + PATIENCE_SECONDS
         while not processes["worker"] and time.monotonic() < until:
             time.sleep(0.05)
             processes = dev.processes()
@@ -84,7 +86,7 @@ def find_missing(vendor: Vendor, lake: Path, days: list[date], until: datetime) 
     return expected - shown
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_everything_arrives_whatever_is_killed(vendor: Vendor, server: RunningServer, tmp_path: Path) -> None:
     """Workers, their fork server, code server, daemon, all at once, the history deleted: no id lost without a human."""
     random = Random(SEED)
