@@ -21,7 +21,7 @@ import pytest
 
 from calls_assets.api import CallsClient, ClientConfig
 from calls_assets.derive import publish_day
-from calls_assets.ingest import sweep
+from calls_assets.ingest import count_overdue, coverage, sweep
 from calls_assets.lake import Lake, Read
 from calls_assets.lake.storage import LocalStorage
 from calls_assets_tests.derive.versions import SAMPLE
@@ -82,6 +82,19 @@ def test_function_calls_of_a_sweep_and_of_its_tables(tmp_path: Path) -> None:
         spent[calls] = sweeping, deriving
     for index, name in enumerate(("function calls of a sweep, by call", "function calls of the tables, by call")):
         check(name, (spent[LARGE][index] - spent[SMALL][index]) / (LARGE - SMALL))
+
+
+def test_function_calls_of_accounting_for_a_day(tmp_path: Path) -> None:
+    """What every sweep does with all calls of a day, however few are new."""
+    accounting, looking = {}, {}
+    for calls in (SMALL, LARGE):
+        lake = Lake.open(tmp_path / str(calls))
+        sweep_day(lake, vendor_of(calls))
+        accounting[calls] = count_calls(lambda: next(coverage(lake, [DAY], ZONE)))  # noqa: B023 - called at once
+        look = partial(count_overdue, lake, [DAY], now=NEXT_MONTH, options=options_in(ZONE))
+        looking[calls] = count_calls(look)
+    for name, spent in (("accounting for ids", accounting), ("looking for due reads", looking)):
+        check(f"function calls of {name}, by call", (spent[LARGE] - spent[SMALL]) / (LARGE - SMALL))
 
 
 def make_documented(call_id: int, number: int, calls: int) -> Read:
