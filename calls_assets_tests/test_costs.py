@@ -90,7 +90,7 @@ def test_function_calls_of_accounting_for_a_day(tmp_path: Path) -> None:
     for calls in (SMALL, LARGE):
         lake = Lake.open(tmp_path / str(calls))
         sweep_day(lake, vendor_of(calls))
-        accounting[calls] = count_calls(lambda: next(coverage(lake, [DAY], ZONE)))  # noqa: B023 - called at once
+        accounting[calls] = count_calls(partial(next, coverage(lake, [DAY], ZONE)))
         look = partial(count_overdue, lake, [DAY], now=NEXT_MONTH, options=options_in(ZONE))
         looking[calls] = count_calls(look)
     for name, spent in (("accounting for ids", accounting), ("looking for due reads", looking)):

@@ -23,7 +23,8 @@ def publish(context: dg.OpExecutionContext) -> None:
     """Has a materialization and a check for each day."""
     for day in context.op_config["days"]:
         context.log_event(dg.AssetMaterialization("calls", partition=day, tags={"dagster/data_version": day}))
-        context.log_event(dg.AssetCheckEvaluation(asset_key=dg.AssetKey("calls"), check_name="is_there", passed=True))  # type: ignore[arg-type]
+        evaluation = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("calls"), check_name="is_there", passed=True)
+        context.log_event(evaluation)  # type: ignore[arg-type] # Dagster takes it, though its annotation leaves it out
 
 
 @dg.job
@@ -138,7 +139,9 @@ def test_the_end_of_a_run_waits_for_the_disk(home: Path, tmp_path_factory: pytes
         materialize(ours, "1", "2")
         after = tmp_path_factory.mktemp("after") / "index.db"
         shutil.copy(home / "history/runs/index.db", after)
-        with ours.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined] # ours has it
+        log = ours.event_log_storage
+        assert isinstance(log, PooledSqliteEventLog)
+        with log.index_connection() as connection:
             told = connection.execute(text("SELECT max(id) FROM event_logs")).scalar()
     with closing(sqlite3.connect(after)) as kept:
         assert kept.execute("SELECT max(id) FROM event_logs").fetchone() == (told,)

@@ -57,7 +57,7 @@ class SweepOptions:
 
 def passed_rung(anchor_us: int, read_us: int, now_us: int, rungs_us: tuple[int, ...]) -> bool:
     """Tells whether something that began at `anchor_us` has passed a rung since it was read."""
-    for rung_us in rungs_us:  # noqa: SIM110 - any() takes four times as long, and this is asked of every id
+    for rung_us in rungs_us:  # noqa: SIM110 - any() takes twice as long, and this is asked of every id
         if read_us < anchor_us + rung_us <= now_us:
             return True
     return False

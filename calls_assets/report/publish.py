@@ -76,8 +76,7 @@ def publish_report(
         LakeError: The day has no marts, or a file cannot be read or written.
     """
     key, name = report_key(day), f"report-{day}"
-    is_over = now.astimezone(timezone).date() > day
-    recipe = _make_recipe(lake, day, timezone, coverage) if is_over else None
+    recipe = _make_recipe(lake, day, timezone, coverage) if _is_over(day, now, timezone) else None
     held = lake.read_made_of(name)
     page = _read_page(lake, key)
     is_replaced = False
@@ -112,6 +111,10 @@ def publish_report(
     )
 
 
+def _is_over(day: date, now: datetime, timezone: ZoneInfo) -> bool:
+    return now.astimezone(timezone).date() > day
+
+
 def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, coverage: DayCoverage | None) -> str:
     """Identifies what the page of a day that is over is made of, and how."""
     counts = coverage and (coverage.missing, coverage.quarantined, coverage.unaccounted_count)
@@ -141,10 +144,9 @@ def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage:
     if intervals is None or agents is None or dispositions is None or missing:
         raise LakeError(f"{day} has no {missing[0]} in the lake: materialize its tables and marts before its report")
     compared = {other: _read_rows(lake, "service_intervals", other) for other in _days_before(day, *_COMPARED)}
-    is_over = now.astimezone(timezone).date() > day
     stored = set(lake.table_days("service_intervals"))
     hours = {}
-    for other in _days_before(day, *range(0 if is_over else 1, HEAT_MAP_DAYS)):
+    for other in _days_before(day, *range(0 if _is_over(day, now, timezone) else 1, HEAT_MAP_DAYS)):
         if other in stored:
             rows = lake.read_table("service_intervals", other, ["interval_start_local", "offered_calls"])
             hours[other] = list(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))

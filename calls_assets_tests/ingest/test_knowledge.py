@@ -40,23 +40,11 @@ rows = st.lists(
 )
 
 
-class StoredIndex:
-    """A lake of which only the raw index is read: a table of one day a time."""
-
-    def __init__(self, index: pa.Table) -> None:
-        self.index = index
-
-    def read_index(self, days: list[date]) -> pa.Table:
-        """Gives the rows of some days."""
-        return self.index.filter(pa.compute.is_in(self.index["day"], pa.array(days, pa.date32())))
-
-
 def load(*indices: pa.Table) -> Knowledge:
     """Loads one index after the other."""
     knowledge = Knowledge(ZONE)
     for index in indices:
-        knowledge.loaded_days.clear()
-        knowledge.load(StoredIndex(index), index["day"].to_pylist())  # type: ignore[arg-type] # all that it asks of a lake
+        knowledge._add_index(index)
     return knowledge
 
 
