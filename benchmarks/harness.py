@@ -83,12 +83,6 @@ CONTENDERS = (
         "they were sent; seven tables and the agents as Parquet, made durable; completeness and keys checked",
     ),
     Contender(
-        name=f"{OURS}, without uvloop",
-        venv=None,
-        script=("ours.py", "--asyncio"),
-        work="the same on asyncio's own event loop",
-    ),
-    Contender(
         name="script, aiohttp",
         venv="scripts",
         script=("script_aiohttp.py",),

@@ -27,7 +27,6 @@ from typing import cast
 from urllib.parse import parse_qsl
 
 import msgspec
-import uvloop
 
 from calls_assets.simulator import Account, Vendor
 
@@ -150,7 +149,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by behaviour only
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Answers every complete request."""
@@ -238,7 +237,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
-    uvloop.run(serve(arguments.port, State(make_bodies(arguments.calls, arguments.day, arguments.zone))))
+    asyncio.run(serve(arguments.port, State(make_bodies(arguments.calls, arguments.day, arguments.zone))))
 
 
 if __name__ == "__main__":

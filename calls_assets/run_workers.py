@@ -42,7 +42,6 @@ LOADED = (
     "pyarrow.acero",
     "pyarrow.dataset",
     "upath",
-    "uvloop",
 )
 """Modules loaded before the first fork, where they are installed. `calls_assets.definitions` is not among them: each
 run reads the settings."""

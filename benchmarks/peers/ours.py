@@ -4,9 +4,7 @@ Every answer is landed durably (fsync) as it was sent, the payload contract is c
 seven tables and the agents are made and read again by the checks. The ids are not given: the sweep finds them.
 """
 
-import asyncio
 import os
-import sys
 from datetime import date
 
 from calls_assets.api import loop
@@ -30,7 +28,7 @@ async def run() -> SweepReport:
         return await sweep(lake, client, [day], options=api.options, now=api.now, log=lambda _line: None)
 
 
-report = loop.run(run(), loop_factory=asyncio.new_event_loop if "--asyncio" in sys.argv else None)
+report = loop.run(run())
 for touched in sorted(report.touched_days):
     lake.compact(touched)
 published = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after)

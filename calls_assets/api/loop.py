@@ -1,7 +1,7 @@
 """The event loop of a sweep, and how it ends when the run is told to.
 
 Dagster's signal handlers raise. An exception that a handler raises inside an event loop is lost where a callback runs:
-asyncio and uvloop only report it, and the work goes on, or waits for ever. Here a signal cancels the work; the handler
+asyncio only reports it, and the work goes on, or waits for ever. Here a signal cancels the work; the handler
 that was there before is called when the work has cleaned up.
 """
 
@@ -19,13 +19,12 @@ _T = TypeVar("_T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(work: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> _T:
+def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Runs a coroutine to its end, as `asyncio.run` does.
 
     Args:
         work: The coroutine. SIGINT and SIGTERM cancel it, each time they come, where they have a handler in Python and
             this is the main thread.
-        loop_factory: What makes the loop; uvloop's, else asyncio's, when None.
 
     Raises:
         BaseException: What the work raises; what the former handler of a signal that came raises.
@@ -36,7 +35,7 @@ def run(work: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.Abs
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         former = {number: handler for number, handler in handlers.items() if callable(handler)}
     try:
-        with asyncio.Runner(loop_factory=loop_factory or _find_factory()) as runner:
+        with asyncio.Runner() as runner:
             loop = runner.get_loop()
             task = loop.create_task(work)
 
@@ -54,11 +53,3 @@ def run(work: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.Abs
             signal.signal(number, handler)
         if came:
             former[came[0]](came[0], None)
-
-
-def _find_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 - not on every system, and only where a sweep runs
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

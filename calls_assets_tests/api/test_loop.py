@@ -10,12 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import uvloop
 
 from calls_assets.api.loop import run
-
-LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
-Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class InterruptError(BaseException):
@@ -34,17 +30,7 @@ def raising_handler() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_it_gives_the_result_on_uvloop() -> None:
-    """Without being told."""
-
-    async def work() -> type:
-        return type(asyncio.get_running_loop())
-
-    assert run(work()) is uvloop.Loop
-
-
-@pytest.mark.parametrize("factory", LOOPS)
-def test_errors_of_the_work_come_out(factory: Factory) -> None:
+def test_errors_of_the_work_come_out() -> None:
     """As they are, cancellation included."""
 
     async def work(problem: BaseException) -> None:
@@ -52,14 +38,13 @@ def test_errors_of_the_work_come_out(factory: Factory) -> None:
 
     for problem in (ValueError("wrong"), asyncio.CancelledError()):
         with pytest.raises(type(problem)):
-            run(work(problem), loop_factory=factory)
+            run(work(problem))
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("raising_handler")
-@pytest.mark.parametrize("factory", LOOPS)
 @pytest.mark.parametrize("state", ["waits", "runs its own code", "runs callbacks"])
-def test_an_interrupt_ends_the_work_and_lets_it_clean_up(factory: Factory, state: str) -> None:
+def test_an_interrupt_ends_the_work_and_lets_it_clean_up(state: str) -> None:
     """Wherever it comes: thirty times, because a handler that raises was lost once in a few."""
     for _ in range(30):
         done: list[str] = []
@@ -83,28 +68,29 @@ def test_an_interrupt_ends_the_work_and_lets_it_clean_up(factory: Factory, state
                 done.append("landed")
 
         with pytest.raises(InterruptError):
-            run(work(), loop_factory=factory)
+            run(work())
         timer.join()
         assert done == ["landed"]
 
 
 @pytest.mark.usefixtures("raising_handler")
-@pytest.mark.parametrize("factory", LOOPS)
-def test_an_interrupt_before_the_work_begins_is_not_lost(factory: Factory) -> None:
+def test_an_interrupt_before_the_work_begins_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop runs already, the work does not yet."""
     reached: list[str] = []
 
-    def make() -> asyncio.AbstractEventLoop:
-        loop = factory()
+    def make(make_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> asyncio.AbstractEventLoop:
+        loop = make_loop()
         loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
         return loop
+
+    monkeypatch.setattr("asyncio.events.new_event_loop", make)
 
     async def work() -> None:
         await asyncio.sleep(3)
         reached.append("the end")
 
     with pytest.raises(InterruptError):
-        run(work(), loop_factory=make)
+        run(work())
     assert reached == []
 
 
