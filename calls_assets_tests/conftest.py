@@ -32,17 +32,40 @@ _LONGEST_SECONDS = 10_800
 """What a test of `make torture` may take, whatever it says of its short form."""
 
 
+_MINUTES = 1_200
+"""A test that is given as many seconds takes minutes."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Measures no coverage where it only costs time, and leaves what is `long` to `make torture`."""
     root = Path(__file__).parent
     if not IS_TORTURE and (long := [item for item in items if item.get_closest_marker("long")]):
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+    items[:] = deal(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     for item in items:
         if IS_TORTURE:
             item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS), append=False)
         if item.path.relative_to(root).as_posix().startswith(UNCOVERED):
             item.add_marker("no_cover")
+
+
+def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Orders tests so that those that take minutes are the first ones of as many processes.
+
+    pytest-xdist's "worksteal" gives each process an equal part of the list, in its order; one that has done its part
+    takes the last tests of others. So what comes first is begun first, and is not waited for alone in the end.
+    """
+    limits = [item.get_closest_marker("timeout") for item in items]
+    minutes = [item for item, limit in zip(items, limits, strict=True) if limit and limit.args[0] >= _MINUTES]
+    others = [item for item in items if item not in minutes]
+    dealt: list[pytest.Item] = []
+    for process in range(processes):
+        dealt += minutes[process::processes]
+        end = len(items) * (process + 1) // processes - len(dealt)
+        dealt += others[:end]
+        del others[:end]
+    return dealt
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from calls_assets_tests.faults.counts import SEED, choose, tell
 from calls_assets_tests.ingest.model import ModelCall, ModelVendor, options_in
 from calls_assets_tests.stores import FAULTS, Heard, StoreProxy
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(900)
 SHARE = 0.1
 READ_COLUMNS = {"first_read_at", "last_read_at", "last_changed_at", "changed_at", "seen_at"}
 """When calls were read: not the same in two sweeps."""
