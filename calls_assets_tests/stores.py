@@ -9,6 +9,7 @@ import http.client
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,7 @@ class StoreProxy:
         heard: The requests so far.
         ignores_conditions: Whether the store is one that does not know `If-None-Match`.
         has_opaque_tags: Whether the tags in its answers are no digests, as on Azure or with keys of the customer's own.
+        pause_seconds: How long it waits before each quarter of an answer's content.
     """
 
     url: str
@@ -87,6 +89,7 @@ class StoreProxy:
     heard: list[Heard] = field(default_factory=list)
     ignores_conditions: bool = False
     has_opaque_tags: bool = False
+    pause_seconds: float = 0.0
 
     def environment(self) -> dict[str, str]:
         """Gives the variables with which clients find the store."""
@@ -210,7 +213,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "Content-Length" not in headers and status != 204:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if cut else content)
+        step = len(content) // 4 + 1
+        for start in range(0, len(content) // 2 if cut else len(content), step):
+            time.sleep(self.proxy.pause_seconds)
+            self.wfile.write(content[start : start + step])
         self.close_connection = self.close_connection or cut
 
     def _error(self, status: str, code: str) -> None:

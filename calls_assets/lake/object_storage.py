@@ -43,13 +43,18 @@ from obstore.store import from_url
 from calls_assets.lake.storage import StoredFile
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
 PROBE_KEY = ".store/create-only"
 _WRITER = "writer"
 _ATTEMPTS = 8
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_SILENT_SECONDS = 30.0
+"""A store that says nothing for so long fails; while it sends, or may still be receiving, a request takes its time."""
+_SLOWEST_BYTES_PER_SECOND = 2**19
+_LARGE_BYTES = 8 * 2**20
+_ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 _NO_CONTAINER = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _NOT_IMPLEMENTED = "501"
 
@@ -77,12 +82,27 @@ class ObjectStorage:
     def __init__(self, address: str, *, is_create_only: bool = True) -> None:
         self.address = address
         self.is_create_only = is_create_only
+        self._store = self._connect()
+
+    def _connect(self, sent_bytes: int = 0) -> ObjectStore:
+        """Makes a client that waits as long as it may take to send so many bytes.
+
+        The library's read timeout runs from the request's first byte to the answer's, and then anew with each part of
+        the answer; its timeout for whole requests, 30 seconds when none is given, would forbid large objects.
+        """
+        scheme = self.address.partition(":")[0]
         retry: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
+        client: ClientConfig = {
+            "timeout": timedelta(days=1),
+            "read_timeout": timedelta(seconds=_SILENT_SECONDS + sent_bytes / _SLOWEST_BYTES_PER_SECOND),
+            # With options of ours the library does not look for its own in the environment.
+            "allow_http": os.environ.get(_ALLOW_HTTP[scheme], "").lower() in {"true", "1"},
+        }
         try:
-            if address.startswith("s3://"):
-                self._store = from_url(address, config={"checksum_algorithm": "SHA256"}, retry_config=retry)
-            else:
-                self._store = from_url(address, retry_config=retry)
+            if scheme == "s3":
+                config: S3Config = {"checksum_algorithm": "SHA256"}
+                return from_url(self.address, config=config, client_options=client, retry_config=retry)
+            return from_url(self.address, client_options=client, retry_config=retry)
         except (BaseError, ValueError):
             # Its message may repeat values of the environment.
             raise OSError(errno.EINVAL, "the environment's settings for the store are not understood") from None
@@ -168,12 +188,13 @@ class ObjectStorage:
         writer = secrets.token_hex(16)
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
         must_create = is_new
+        store = self._store if len(data) < _LARGE_BYTES else self._connect(len(data))
 
         def attempt() -> None:
             nonlocal must_create
             try:
                 tag = obstore.put(
-                    self._store,
+                    store,
                     key,
                     data,
                     mode="create" if must_create else "overwrite",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -231,6 +232,26 @@ def test_no_error_repeats_what_the_store_said(store: StoreProxy, storage: Object
     with pytest.raises(LakeError, match="cannot list raw/: the object store failed 8 times") as refused:
         Lake(storage).list_files("raw/")
     assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_slow_link_is_no_failure_and_a_silent_store_is_one(
+    store: StoreProxy, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a large object takes, as long as some of it comes or may still be on its way."""
+    monkeypatch.setattr(object_storage, "_SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(object_storage, "_SLOWEST_BYTES_PER_SECOND", 2**20)
+    monkeypatch.setattr(object_storage, "_LARGE_BYTES", 2**20)
+    monkeypatch.setattr(object_storage, "_ATTEMPTS", 2)
+    slow = ObjectStorage(storage.address)
+    large = bytes(4 * 2**20)
+    store.choose = lambda heard: time.sleep(3) if heard.method == "PUT" else None
+    slow.replace("raw/large", large)
+    assert store.count() == 1
+    store.pause_seconds = 0.7
+    assert slow.read("raw/large") == large
+    assert store.count() == 2
+    with pytest.raises(OSError, match=r"failed 2 times in a row, at last with: no answer \(Timeout\)"):
+        slow.replace("raw/small", b"s")
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "InvalidAccessKeyId"), (401, "Unauthorized")])
