@@ -28,6 +28,8 @@ from calls_assets.ingest.plan import SweepOptions, due_ids
 from calls_assets.lake import CorruptFileError, Lake, Read, Segment
 
 LAND_EVERY_ANSWERS = 2_000
+LAND_EVERY_BYTES = 16 * 2**20
+"""Ordinary answers are landed by their number; this bounds the memory that long ones take."""
 LAND_EVERY_SECONDS = 15.0
 LOG_EVERY_SECONDS = 5.0
 FAILED_SHARE = 0.05
@@ -341,6 +343,7 @@ class _Sweep:
         self._days: list[date] = []
         self._segments: list[Segment] = []
         self._buffer: list[tuple[tuple[date, ...], Read]] = []
+        self._buffered_bytes = 0
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
         self._asking: dict[int, asyncio.Future[None]] = {}
@@ -563,7 +566,7 @@ class _Sweep:
                     self._silence.end()
                     self._take(answer)
                 progress.done += 1
-                if len(self._buffer) >= LAND_EVERY_ANSWERS:
+                if len(self._buffer) >= LAND_EVERY_ANSWERS or self._buffered_bytes >= LAND_EVERY_BYTES:
                     await self.land()
 
         tasks = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(wanted)))]
@@ -651,6 +654,7 @@ class _Sweep:
         if not self._buffer:
             self._buffered_since = time.monotonic()
         self._buffer.append((days, read))
+        self._buffered_bytes += len(answer.body or b"")
         self.knowledge.add(id_, Known(kind, started_us, bool(is_ended), read_us, home))
 
     def _guess_day(self, id_: int) -> date:
@@ -666,12 +670,14 @@ class _Sweep:
         """Stores the buffered answers: one durable segment per day."""
         async with self._landing:
             buffer, self._buffer = self._buffer, []
+            size, self._buffered_bytes = self._buffered_bytes, 0
             gc.collect(1)
             moved, self._moved = self._moved, {}
             try:
                 await self._store(buffer, moved)
             except BaseException:
                 self._buffer = buffer + self._buffer
+                self._buffered_bytes += size
                 for pair, ids in moved.items():
                     self._moved.setdefault(pair, set()).update(ids)
                 raise

@@ -190,6 +190,41 @@ def test_failed_ids_are_named_and_asked_for_next_time(tmp_path: Path) -> None:
     assert next(coverage(Lake.open(tmp_path), [DAY], UTC_ZONE)).is_complete
 
 
+class HoldingVendor(ModelVendor):
+    """Answers with much text, and keeps count of what of it is not stored yet."""
+
+    held = 0
+    most_held = 0
+
+    async def fetch(self, call_id: int) -> Answer:
+        """Answers with eight KiB."""
+        answer = await super().fetch(call_id)
+        if answer.body is None:
+            return answer
+        self.held += 8_192
+        self.most_held = max(self.held, self.most_held)
+        return replace(answer, body=answer.body.ljust(8_192))
+
+
+def test_long_answers_are_stored_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers wait for others to be stored with; for how many bytes of them is bounded, whatever their number."""
+    monkeypatch.setattr(sweep_module, "LAND_EVERY_BYTES", 65_536)
+    vendor = HoldingVendor([ModelCall(700 + n, MORNING + timedelta(minutes=n)) for n in range(300)], MORNING)
+    vendor.time += timedelta(days=1)
+    lands = Lake.land
+
+    def land(lake: Lake, day: date, reads: list[Read]) -> object:
+        vendor.held -= sum(len(read.payload or b"") for read in reads)
+        return lands(lake, day, reads)
+
+    monkeypatch.setattr(Lake, "land", land)
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert len(shown(tmp_path, DAY, UTC_ZONE)) == 300
+    assert vendor.held == 0
+    # One batch is being stored while the next one gathers, and answers are under way.
+    assert 65_536 <= vendor.most_held <= 2 * 65_536 + 8 * 8_192
+
+
 def test_many_failures_end_the_sweep_with_everything_else_stored(tmp_path: Path) -> None:
     """More than five percent of the ids: the error tells how many and which, and carries the report."""
     calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(1_000)]
