@@ -111,7 +111,7 @@ def _open(location: Location) -> Lake:
 
 
 def _read_file(lake: Lake, name: str, day: date | None, *, columns: Sequence[str]) -> pa.Table:
-    rows = lake.read_table(name, day, [column for column in columns if column != _CALL_DATE.name])
+    rows = lake.read_columns(name, day, [column for column in columns if column != _CALL_DATE.name])
     if _CALL_DATE.name in columns:
         rows = rows.append_column(_CALL_DATE, pa.repeat(pa.scalar(day, _CALL_DATE.type), len(rows)))
     return rows

@@ -58,6 +58,7 @@ class Heard:
         size: Length of its body.
         is_create: Whether it was to be done only where nothing is.
         is_checked: Whether it says what its bytes should be.
+        range: First byte and last, where it wants a part of an object.
         fault: What befell it.
     """
 
@@ -66,6 +67,7 @@ class Heard:
     size: int
     is_create: bool
     is_checked: bool
+    range: tuple[int, int] | None = None
     fault: str | None = None
 
 
@@ -171,6 +173,13 @@ def serve_proxy(store_url: str) -> Iterator[StoreProxy]:
         thread.join()
 
 
+def _parse_range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, last = text.removeprefix("bytes=").split("-")
+    return int(first), int(last)
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Passes requests on, or does harm."""
 
@@ -231,6 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
             len(body),
             "If-None-Match" in self.headers,
             "x-amz-checksum-sha256" in self.headers,
+            _parse_range(self.headers.get("Range")),
         )
         fault = self.proxy.choose(heard)
         self.proxy.heard.append(replace(heard, fault=fault))

@@ -28,6 +28,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
@@ -36,13 +37,15 @@ from obstore.exceptions import (
     BaseError,
     NotSupportedError,
     PermissionDeniedError,
+    PreconditionError,
     UnauthenticatedError,
 )
 from obstore.store import from_url
 
-from calls_assets.lake.storage import StoredFile
+from calls_assets.lake.storage import ReplacedError, StoredFile
 
 if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult, ObjectMeta
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
 PROBE_KEY = ".store/create-only"
@@ -54,6 +57,7 @@ _SILENT_SECONDS = 30.0
 """A store that says nothing for so long fails; while it sends, or may still be receiving, a request takes its time."""
 _SLOWEST_BYTES_PER_SECOND = 2**19
 _LARGE_BYTES = 8 * 2**20
+_FIRST_BYTES = 2**19
 _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 _NO_CONTAINER = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _NOT_IMPLEMENTED = "501"
@@ -125,6 +129,10 @@ class ObjectStorage:
     def read(self, key: str) -> bytes:
         """Gives a file's content."""
         return _persist(lambda: self._get(key))[1]
+
+    def open_parts(self, key: str) -> RawIOBase:
+        """Opens a file of which some parts are wanted; a small one is got at once."""
+        return _Parts(self._store, key)
 
     def put_new(self, key: str, data: bytes | memoryview) -> None:
         """Stores a new file durably."""
@@ -226,6 +234,43 @@ class ObjectStorage:
         _persist(attempt)
 
 
+class _Parts(RawIOBase):
+    """An object as a file: what is read is got, all from the same version."""
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        found, self._first = _persist(lambda: self._get(obstore.get(store, key, options={"range": (0, _FIRST_BYTES)})))
+        self._store, self._key, self._size, self._tag = store, key, found["size"], found["e_tag"]
+        self._place = 0
+
+    @staticmethod
+    def _get(result: GetResult) -> tuple[ObjectMeta, bytes]:
+        return result.meta, bytes(result.bytes())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._place = offset + {SEEK_SET: 0, SEEK_CUR: self._place, SEEK_END: self._size}[whence]
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        start, end = self._place, self._size if size < 0 else min(self._size, self._place + size)
+        self._place = max(start, end)
+        if end <= len(self._first):
+            return self._first[start:end]
+        options: GetOptions = {"range": (start, end), "if_match": self._tag}
+        try:
+            return _persist(lambda: self._get(obstore.get(self._store, self._key, options=options)))[1]
+        except FileNotFoundError:
+            raise ReplacedError from None
+
+
 def _persist(deed: Callable[[], _T]) -> _T:
     """Does something on the store, several times when need be.
 
@@ -253,6 +298,8 @@ def _persist(deed: Callable[[], _T]) -> _T:
             raise PermissionError(errno.EACCES, f"the object store refuses ({_explain(problem)})") from None
         except NotSupportedError:
             raise
+        except PreconditionError:
+            raise ReplacedError from None
         except _TryAgainError as problem:
             reason = str(problem)
         except BaseError as problem:

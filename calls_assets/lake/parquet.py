@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from io import RawIOBase
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -108,10 +109,35 @@ def decode(key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
         CorruptFileError: The bytes are not the whole file that was written under this name.
     """
     check_seal(key, data)
+    return _parse(key, pa.BufferReader(data), columns)
+
+
+def decode_parts(key: str, file: RawIOBase, columns: Sequence[str]) -> pa.Table:
+    """Parses columns of a file of the lake, and reads no more of it than that takes.
+
+    Pages are compared with their checksums, but not the file with its seal.
+
+    Args:
+        key: Its name in the lake.
+        file: It, opened.
+        columns: The columns to read.
+
+    Raises:
+        CorruptFileError: The bytes are no such file.
+        OSError: They cannot be read.
+    """
+    return _parse(key, file, columns, pre_buffer=True)
+
+
+def _parse(
+    key: str, source: RawIOBase | pa.BufferReader, columns: Sequence[str] | None, *, pre_buffer: bool = False
+) -> pa.Table:
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=pre_buffer)
         table = file.read(columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError, ValueError, KeyError) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # the system's, not pyarrow's
         raise CorruptFileError(key, _summarise(problem)) from None
     if not table.num_columns:
         return table  # only its length is wanted, and new metadata would forget that

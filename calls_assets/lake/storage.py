@@ -14,6 +14,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
@@ -70,6 +71,24 @@ class Storage(Protocol):
 
     def has_files(self) -> bool:
         """Tells whether there is a lake, or anything else, at all."""
+
+
+class ReplacedError(Exception):
+    """A file is not the one any more that it was when the first part of it was read."""
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A store from which parts of a file come at less cost than the file."""
+
+    def open_parts(self, key: str) -> RawIOBase:
+        """Opens a file of which some parts are wanted.
+
+        All that is read is of one version; reading raises ReplacedError when that is gone.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
 
 
 @runtime_checkable

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from calls_assets.lake import DATASETS, Lake, LakeError, open_storage, parquet
+from calls_assets.lake import DATASETS, Lake, LakeError, object_storage, open_storage, parquet
 from calls_assets.lake.catalog import CATALOG_KEY, write_catalog
 from calls_assets.lake.copy import copy_lake
 from calls_assets.read import read_table
 from calls_assets_tests.lakes import DAYS, FinishedLake
-from calls_assets_tests.stores import BUCKET, StoreFiles, StoreProxy, make_store_environment
+from calls_assets_tests.stores import BUCKET, Heard, StoreFiles, StoreProxy, make_store_environment
 
 FEW = DAYS[15:19]
 PAGE = (Path(__file__).parents[2] / "docs/bi.md").read_text(encoding="utf-8")
@@ -55,6 +56,61 @@ def test_tables_are_read_as_from_a_directory(remote: str, store: StoreProxy, fin
         assert [one.method for one in store.heard] == ["GET"] * 4  # is there a lake, its days, two files
         assert sum(name in one.key for one in store.heard) == 2
     assert len(read_table("agents", data_dir=remote)) == len(finished_lake.rows("agents"))
+
+
+@pytest.fixture
+def large(remote: str, finished_lake: FinishedLake, monkeypatch: pytest.MonkeyPatch) -> tuple[str, pa.Table]:
+    """Gives the address of a lake with a day of many calls, and its rows."""
+    monkeypatch.setattr(object_storage, "_FIRST_BYTES", 2**14)
+    rows = pa.concat_tables([finished_lake.lake.read_table("calls", day) for day in DAYS] * 4)
+    Lake.open(f"{remote}/large").write_table("calls", FEW[0], rows)
+    return f"{remote}/large", rows
+
+
+def test_of_a_large_file_the_ranges_of_some_columns_are_got(store: StoreProxy, large: tuple[str, pa.Table]) -> None:
+    """Not the rest of it; of all columns, the file in one request."""
+    address, rows = large
+    (size,) = (file.size for file in open_storage(address, is_writable=False).list("tables/"))
+    for columns, is_whole in ((["call_id", "is_answered"], False), (rows.schema.names, True)):
+        store.heard.clear()
+        found = read_table("calls", columns=columns, format="pyarrow", data_dir=address)
+        assert found.equals(rows.select(columns))
+        ranges = [heard.range for heard in store.heard if heard.key.endswith("calls.parquet")]
+        if is_whole:
+            assert ranges == [None]
+        else:
+            assert sum(last + 1 - first for first, last in filter(None, ranges)) < size / 2
+            assert None not in ranges
+            assert len(ranges) <= 6
+
+
+def test_a_file_that_is_replaced_between_two_ranges_is_read_as_it_is_now(
+    store: StoreProxy, large: tuple[str, pa.Table]
+) -> None:
+    """Whole, and no mixture of two versions."""
+    address, rows = large
+    newer = rows.slice(len(rows) // 3)
+
+    def choose(heard: Heard) -> None:
+        if heard.range is not None and heard.range[0] > 0:
+            store.choose = lambda _heard: None
+            Lake.open(address).write_table("calls", FEW[0], newer)
+
+    store.choose = choose
+    found = read_table("calls", columns=["call_id", "is_answered"], format="pyarrow", data_dir=address)
+    assert found.equals(newer.select(["call_id", "is_answered"]))
+
+
+def test_damage_in_the_ranges_is_named(large: tuple[str, pa.Table]) -> None:
+    """Pages are compared with their checksums, and a store that fails is not called damage."""
+    address, _ = large
+    storage = open_storage(address)
+    key = Lake.open(address).table_key("calls", FEW[0])
+    held = bytearray(storage.read(key))
+    held[6:64] = bytes(58)
+    storage.replace(key, bytes(held))
+    with pytest.raises(LakeError, match=f"call_date={FEW[0]}/calls.parquet is damaged"):
+        read_table("calls", columns=["call_id", "is_answered"], data_dir=address)
 
 
 def test_the_catalogue_names_files_by_their_addresses(
