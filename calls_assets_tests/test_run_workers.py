@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from calls_assets.lake import open_storage
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import ROOT, dagster_dev
 from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize, read_rows, read_stats
@@ -61,6 +62,31 @@ if __name__ == "__main__":
     print(json.dumps([os.getpid(), server, signal.getsignal(signal.SIGTERM), first, second, run(context)]))
 """
 
+STORES = """
+import os, sys
+from calls_assets.lake import open_storage
+from calls_assets.run_workers import _Context
+
+def work(answers, key):
+    storage = open_storage(sys.argv[1])
+    storage.put_new(key, b"landed")
+    answers.put([os.getppid(), storage.read(key)])
+
+if __name__ == "__main__":
+    context = _Context()
+    context.set_forkserver_preload(["calls_assets.fork_server"])
+    servers = set()
+    for key in ("raw/one", "raw/two"):
+        answers = context.Queue()
+        process = context.Process(target=work, args=[answers, key])
+        process.start()
+        server, content = answers.get(timeout=60)
+        process.join()
+        assert (process.exitcode, content) == (0, b"landed")
+        servers.add(server)
+    assert len(servers) == 1 and os.getpid() not in servers
+"""
+
 
 @pytest.fixture
 def account() -> Account:
@@ -101,6 +127,18 @@ def test_runs_start_also_where_something_is_wrong(tmp_path: Path) -> None:
     pid, server, handler, *runs = json.loads(done.stdout)
     assert runs == [[server, True, handler], [server, True, handler], [pid, False, handler]]
     assert "not forked" in done.stderr
+
+
+def test_forks_use_an_object_store(address: str, tmp_path: Path) -> None:
+    """Its library's threads do not survive a fork: they start in the run, not where it is forked from."""
+    script = tmp_path / "stores.py"
+    script.write_text(STORES)
+    command = [sys.executable, str(script), address]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(open_storage(address).list("raw/")) == 2
 
 
 @pytest.mark.timeout(600)
