@@ -28,7 +28,7 @@ from calls_assets.ingest.plan import SweepOptions, due_ids
 from calls_assets.lake import CorruptFileError, Lake, Read, Segment
 
 LAND_EVERY_ANSWERS = 2_000
-LAND_EVERY_BYTES = 16 * 2**20
+LAND_EVERY_BYTES = 8 * 2**20
 """Ordinary answers are landed by their number; this bounds the memory that long ones take."""
 LAND_EVERY_SECONDS = 15.0
 LOG_EVERY_SECONDS = 5.0
@@ -566,8 +566,8 @@ class _Sweep:
                     self._silence.end()
                     self._take(answer)
                 progress.done += 1
-                if len(self._buffer) >= LAND_EVERY_ANSWERS or self._buffered_bytes >= LAND_EVERY_BYTES:
-                    await self.land()
+                if self._is_full():
+                    await self._land_when_full()
 
         tasks = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(wanted)))]
         watch = asyncio.create_task(self._watch(progress))
@@ -666,21 +666,32 @@ class _Sweep:
         position = bisect_right(self._days, day_of(near_us, self._options.timezone))
         return self._days[max(0, position - 1)]
 
+    def _is_full(self) -> bool:
+        return len(self._buffer) >= LAND_EVERY_ANSWERS or self._buffered_bytes >= LAND_EVERY_BYTES
+
+    async def _land_when_full(self) -> None:
+        async with self._landing:
+            if self._is_full():  # nobody else has stored it meanwhile
+                await self._land()
+
     async def land(self) -> None:
         """Stores the buffered answers: one durable segment per day."""
         async with self._landing:
-            buffer, self._buffer = self._buffer, []
-            size, self._buffered_bytes = self._buffered_bytes, 0
-            gc.collect(1)
-            moved, self._moved = self._moved, {}
-            try:
-                await self._store(buffer, moved)
-            except BaseException:
-                self._buffer = buffer + self._buffer
-                self._buffered_bytes += size
-                for pair, ids in moved.items():
-                    self._moved.setdefault(pair, set()).update(ids)
-                raise
+            await self._land()
+
+    async def _land(self) -> None:
+        buffer, self._buffer = self._buffer, []
+        size, self._buffered_bytes = self._buffered_bytes, 0
+        gc.collect(1)
+        moved, self._moved = self._moved, {}
+        try:
+            await self._store(buffer, moved)
+        except BaseException:
+            self._buffer = buffer + self._buffer
+            self._buffered_bytes += size
+            for pair, ids in moved.items():
+                self._moved.setdefault(pair, set()).update(ids)
+            raise
 
     async def _store(
         self, buffer: list[tuple[tuple[date, ...], Read]], moved: dict[tuple[date, date], set[int]]

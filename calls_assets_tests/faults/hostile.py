@@ -1,12 +1,13 @@
 """Asking a hostile server: what each case comes to, alone and amid the others of a sweep; also a command of its own.
 
-`python -m calls_assets_tests.faults.hostile URL ROOT [no-limit]` sweeps and prints its peak memory: a process of its
-own, so that the server's memory does not count.
+`python -m calls_assets_tests.faults.hostile URL ROOT [no-limit | by-number]` sweeps and prints its peak memory: a
+process of its own, so that the server's memory does not count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import resource
 import sys
@@ -143,6 +144,12 @@ def mute(_case: Case) -> Speak:
     return speak
 
 
+async def fill_up(id_: int, writer: asyncio.StreamWriter) -> None:
+    """Gives an ordinary answer and as much white space as is still accepted."""
+    writer.write(response(200, body_of(id_, started_at=START + id_).ljust(4 * 2**20)))
+    await writer.drain()
+
+
 def _peak_bytes() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage gives includes the parent's peak
@@ -153,7 +160,9 @@ def _peak_bytes() -> int:
 
 def _main() -> None:
     url, root, *rest = sys.argv[1:]
-    limit = 2**40 if rest else 4 * 2**20
+    limit = 2**40 if "no-limit" in rest else 4 * 2**20
+    if "by-number" in rest:
+        vars(importlib.import_module("calls_assets.ingest.sweep"))["LAND_EVERY_BYTES"] = 2**40
     report = asyncio.run(sweep_amid(url, Path(root), body_limit_bytes=limit))
     sys.stdout.write(json.dumps({"peak_bytes": _peak_bytes(), "failed_ids": report.failed_ids}))
 

@@ -157,6 +157,27 @@ async def measure(url: str, root: Path, *options: str) -> Measured:
     return Measured(**json.loads(output), seconds=time.monotonic() - began)
 
 
+@pytest.mark.parametrize("options", [(), ("by-number",)], ids=["by bytes", "by number"])
+def test_many_answers_just_within_the_limit_do_not_fill_the_memory(options: tuple[str, ...], tmp_path: Path) -> None:
+    """They are stored by their bytes; a sweep that waits for two thousand of them is caught.
+
+    The tables that are stored take a multiple of the answers, so this bound is wider than that of other answers.
+    """
+    large = wire.Case("just within the limit", ("row",), hostile.fill_up)
+    cases, count = spread([large] * 60, Random(SEED))
+
+    async def main() -> int:
+        async with serve(hostile.script_for(cases, count)) as served:
+            many = await measure(served.url, tmp_path / "many", *options)
+        assert hostile.find_losses(tmp_path / "many", many.failed_ids, cases, count) == []
+        async with serve(hostile.script_for({}, count)) as served:
+            return many.peak_bytes - (await measure(served.url, tmp_path / "none")).peak_bytes
+
+    memory = asyncio.run(main())
+    tell("hostile answers, just within the limit", options=options, extra_memory_mib=round(memory / 2**20, 1))
+    assert (memory <= 4 * MOST_MEMORY) == (not options)
+
+
 def test_a_client_without_a_body_limit_is_caught(tmp_path: Path) -> None:
     """The harness measures what endless bodies cost it."""
     cases, count = spread(pick("endless, no length"), Random(SEED))

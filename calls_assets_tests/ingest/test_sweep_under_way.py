@@ -211,16 +211,18 @@ def test_long_answers_are_stored_before_they_fill_the_memory(tmp_path: Path, mon
     monkeypatch.setattr(sweep_module, "LAND_EVERY_BYTES", 65_536)
     vendor = HoldingVendor([ModelCall(700 + n, MORNING + timedelta(minutes=n)) for n in range(300)], MORNING)
     vendor.time += timedelta(days=1)
-    lands = Lake.land
+    lands, stored = Lake.land, list[int]()
 
     def land(lake: Lake, day: date, reads: list[Read]) -> object:
-        vendor.held -= sum(len(read.payload or b"") for read in reads)
+        stored.append(sum(len(read.payload or b"") for read in reads))
+        vendor.held -= stored[-1]
         return lands(lake, day, reads)
 
     monkeypatch.setattr(Lake, "land", land)
     run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
     assert len(shown(tmp_path, DAY, UTC_ZONE)) == 300
     assert vendor.held == 0
+    assert sum(size < 65_536 for size in stored) <= 2  # the last ones of a phase of the sweep
     # One batch is being stored while the next one gathers, and answers are under way.
     assert 65_536 <= vendor.most_held <= 2 * 65_536 + 8 * 8_192
 
