@@ -5,7 +5,9 @@ The proxy stands where networks and overloaded stores stand: what it does wrong 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +37,7 @@ _PASSED_ON = frozenset({"etag", "content-type", "last-modified", "content-range"
 SLOW_DOWN, CONFLICT, FAILED_AFTER = "503 SlowDown", "409 ConditionalRequestConflict", "500 after it was done"
 DROPPED_REQUEST, DROPPED_ANSWER = "dropped request", "dropped answer"
 TRUNCATED_PUT, REPEATED_PUT, TRUNCATED_GET = "truncated PUT", "repeated PUT", "truncated GET"
+BROKEN_OFF_PUT = "PUT broken off half-way"
 FAULTS = {
     SLOW_DOWN: {"GET", "PUT", "POST", "HEAD"},
     FAILED_AFTER: {"PUT", "POST"},
@@ -42,6 +45,7 @@ FAULTS = {
     DROPPED_ANSWER: {"GET", "PUT", "POST", "HEAD"},
     CONFLICT: {"PUT"},
     TRUNCATED_PUT: {"PUT"},
+    BROKEN_OFF_PUT: {"PUT"},
     REPEATED_PUT: {"PUT"},
     TRUNCATED_GET: {"GET"},
 }
@@ -202,10 +206,22 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
-    def _pass(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _list_headers(self, length: int) -> dict[str, str]:
         dropped = {"host", "content-length", *({"if-none-match"} if self.proxy.ignores_conditions else ())}
         headers = {name: text for name, text in self.headers.items() if name.lower() not in dropped}
-        self.upstream.request(self.command, self.path, body or None, headers | {"Content-Length": str(len(body))})
+        return headers | {"Content-Length": str(length)}
+
+    def _break_off(self, body: bytes) -> None:
+        """Sends half of what it says it will send, and returns when the store has given up waiting for the rest."""
+        self.upstream.request(self.command, self.path, body[: len(body) // 2], self._list_headers(len(body)))
+        assert isinstance(self.upstream.sock, socket.socket)
+        self.upstream.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            self.upstream.getresponse().read()
+        self.upstream.close()
+
+    def _pass(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.upstream.request(self.command, self.path, body or None, self._list_headers(len(body)))
         answer = self.upstream.getresponse()
         content = answer.read()
         kept = {name: text for name, text in answer.getheaders() if name.lower() in _PASSED_ON}
@@ -250,6 +266,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == DROPPED_ANSWER:
             self._pass(body)
+            self.close_connection = True
+        elif fault == BROKEN_OFF_PUT:
+            self._break_off(body)
             self.close_connection = True
         elif fault == FAILED_AFTER:
             self._pass(body)
