@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from calls_assets.lake import Lake, LakeError, Read, Segment
+from calls_assets.lake.object_storage import PROBE_KEY
 from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.failpoints import Failpoints, Point
 
 Opener = Callable[[Path], Lake]
 AFTER = timedelta(seconds=1)
 """From a stage to the sweep that repairs what it left: nothing becomes due in between."""
+_WHAT_STAYS = ("raw/", "tables/", "published/", "made_of/", PROBE_KEY)
+"""How the names of a lake's files begin; nothing here binds the lake or makes marts or a catalogue."""
 
 
 class TellingLake(Lake):
@@ -78,7 +81,7 @@ def compact(lake: Lake, world: w.World) -> None:
 
 @dataclass
 class Crash:
-    """What a child left.
+    """What a writer left.
 
     Attributes:
         acknowledged: The reads it reported as landed.
@@ -87,6 +90,18 @@ class Crash:
 
     acknowledged: set[w.StoredRead]
     problems: list[str]
+
+    @classmethod
+    def of_lines(cls, text: str) -> Crash:
+        """Takes a `TellingLake`'s lines for reads, and all others for problems."""
+        crash = cls(set(), [])
+        for line in text.splitlines():
+            match line.split(" "):
+                case [day, call_id, instant, http_status]:
+                    crash.acknowledged.add((date.fromisoformat(day), int(call_id), int(instant), int(http_status)))
+                case _:
+                    crash.problems.append(line)
+        return crash
 
 
 def run_stage(stage: Stage, world: w.World, root: Path, point: Point | None, open_lake: Opener) -> Crash:
@@ -98,15 +113,8 @@ def run_stage(stage: Stage, world: w.World, root: Path, point: Point | None, ope
         _run_child(stage, world, root, point, open_lake, pipe=pipe)
     os.close(pipe)
     with os.fdopen(told) as lines:
-        text = lines.read()
+        crash = Crash.of_lines(lines.read())
     _, status = os.waitpid(pid, 0)
-    crash = Crash(set(), [])
-    for line in text.splitlines():
-        match line.split(" "):
-            case [day, call_id, instant, http_status]:
-                crash.acknowledged.add((date.fromisoformat(day), int(call_id), int(instant), int(http_status)))
-            case _:
-                crash.problems.append(line)
     was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     if point is not None and was_killed != (point.mode in {"kill before", "kill after", "half"}):
         crash.problems.append(f"the point was not reached ({status=})")
@@ -163,24 +171,29 @@ class Expected(NamedTuple):
     changes: list[tuple[object, ...]]
 
 
-def recover(
-    stage: Stage, world: w.World, root: Path, crash: Crash, open_lake: Opener, *, expected: Expected
-) -> list[str]:
+def expect(stage: Stage, world: w.World, before: Lake, after: Lake) -> Expected:
+    """Gives what must hold after a stage, from the lakes before and after it when nothing goes wrong."""
+    w.sweep_and_compact(after, world.vendor(stage.time + AFTER), world.days)
+    w.publish_days(after, world.days)
+    return Expected(w.stored_reads(before), w.list_changes(after, world.days))
+
+
+def recover(stage: Stage, world: w.World, lake: Lake, crash: Crash, *, expected: Expected) -> list[str]:
     """Questions the lake that a crash left, completes its days, and questions it again.
 
     Args:
         stage: The stage that crashed.
         world: The account.
-        root: The lake.
-        crash: What the child told.
-        open_lake: Opens the lake.
+        lake: The lake, opened anew.
+        crash: What the writer told.
         expected: What must hold.
     """
-    problems = list(crash.problems)
-    lake = open_lake(root)
-    problems += [f"{path.name} is left of a dead writer" for path in (root / ".tmp").iterdir()]
-    problems += w.find_unreadable(lake)
-    if problems:
+    torn = [
+        f"{file.key} is left of a dead writer" for file in lake.list_files("") if not file.key.startswith(_WHAT_STAYS)
+    ]
+    torn += w.find_unreadable(lake)
+    problems = crash.problems + torn
+    if torn:
         return problems
     stored = w.stored_reads(lake)
     if lost := (crash.acknowledged | expected.stored) - stored:

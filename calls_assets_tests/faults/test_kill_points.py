@@ -26,11 +26,10 @@ from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.counts import SEED, choose, tell
 from calls_assets_tests.faults.failpoints import MODES, Point, list_points
 from calls_assets_tests.faults.stages import (
-    AFTER,
     Expected,
     Opener,
-    Stage,
     TellingLake,
+    expect,
     make_stages,
     record_operations,
     recover,
@@ -110,7 +109,7 @@ def torment(
             if only in {None, stage.name}:
                 after = directory / f"after {number}"
                 shutil.copytree(base, after)
-                expected = expect(stage, world, before, after)
+                expected = expect(stage, world, Lake.open(before), Lake.open(after))
                 points = [point for point in list_points(operations) if point.mode in modes]
                 jobs += [(number, world, before, point, open_lake, expected) for point in points]
         if sample is not None and len(jobs) > sample[1]:
@@ -121,14 +120,6 @@ def torment(
     return counts, [text for _, problems in results for text in problems], len({state for state, _ in results})
 
 
-def expect(stage: Stage, world: w.World, before: Path, after: Path) -> Expected:
-    """Gives what must hold after a stage, from the lakes before and after it when nothing goes wrong."""
-    lake = Lake.open(after)
-    w.sweep_and_compact(lake, world.vendor(stage.time + AFTER), world.days)
-    w.publish_days(lake, world.days)
-    return Expected(w.stored_reads(Lake.open(before)), w.list_changes(lake, world.days))
-
-
 def run_job(job: _Job) -> tuple[str, list[str]]:
     """Runs one point; gives the state it left and its violations."""
     number, world, before, point, open_lake, expected = job
@@ -137,9 +128,10 @@ def run_job(job: _Job) -> tuple[str, list[str]]:
     shutil.copytree(before, root)
     try:
         crash = run_stage(stage, world, root, point, open_lake)
-        state = f"{stage.name} {w.digest(root)} {sorted(crash.acknowledged)} {crash.problems}"
+        left = w.digest(Lake(LocalStorage(root, is_writable=False)))
+        state = f"{stage.name} {left} {sorted(crash.acknowledged)} {crash.problems}"
         if state not in _SEEN:
-            _SEEN[state] = recover(stage, world, root, crash, open_lake, expected=expected)
+            _SEEN[state] = recover(stage, world, open_lake(root), crash, expected=expected)
         problems = _SEEN[state]
     except Exception as error:  # noqa: BLE001 - a recovery that fails is a violation
         state, problems = "", [f"recovery failed: {type(error).__name__}: {error}"]

@@ -135,18 +135,18 @@ def to_us(instant: datetime) -> int:
     return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def digest(root: Path) -> str:
+def digest(lake: Lake) -> str:
     """Tells states apart: names and contents of all files, with the random parts of names replaced by their rank."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    names = list(dict.fromkeys(match for path in paths for match in _RANDOM.findall(path.name)))
+    files = {file.key: lake.storage.read(file.key) for file in lake.list_files("")}
+    names = list(dict.fromkeys(match for key in files for match in _RANDOM.findall(key)))
     ranks = {name: f"<{rank}>" for rank, name in enumerate(names)}
     content = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        data = path.read_bytes()
-        if path.suffix == ".json":
-            data = _RANDOM.sub(lambda match: ranks.get(match[0], "<gone>"), data.decode(errors="replace")).encode()
-        name = _RANDOM.sub(lambda match: ranks[match[0]], str(path.relative_to(root)))
-        content.update(f"{name}\0{len(data)}\0".encode() + data)
+    for key, data in files.items():
+        held = data
+        if key.endswith(".json"):
+            held = _RANDOM.sub(lambda match: ranks.get(match[0], "<gone>"), data.decode(errors="replace")).encode()
+        name = _RANDOM.sub(lambda match: ranks[match[0]], key)
+        content.update(f"{name}\0{len(held)}\0".encode() + held)
     return content.hexdigest()
 
 
