@@ -13,6 +13,7 @@ import pytest
 
 from calls_assets.lake import DATASETS, Lake, LakeError, describe
 from calls_assets.lake.catalog import CATALOG_KEY, write_catalog
+from calls_assets.settings import Location
 from calls_assets_tests.lakes import DAYS, EMPTY_DAY, FinishedLake
 
 VIEWS = {*DATASETS, "calls_enriched", "service_days"}
@@ -108,9 +109,11 @@ def test_enriched_calls_are_the_calls_and_no_more(finished_lake: FinishedLake) -
     assert {row["outcome"] for row in rows} == {"under way", "answered", "callback", "unanswered"}
 
 
-def test_a_lake_without_files_has_empty_views(tmp_path: Path) -> None:
+def test_a_lake_without_files_has_empty_views(place: Location, tmp_path: Path) -> None:
     """With all columns and their types, so that reports can be built before the first day is there."""
-    write_catalog(Lake.open(tmp_path))
+    lake = Lake.open(place)
+    write_catalog(lake)
+    (tmp_path / CATALOG_KEY).write_bytes(lake.storage.read(CATALOG_KEY))
     with open_catalog(tmp_path) as connection:
         for name, table in DATASETS.items():
             found = connection.sql(f"FROM {name}").to_arrow_table()
