@@ -66,13 +66,14 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         try:
             lake = lake_store.open(lambda error: context.log.warning(str(error)))
             seen_id = asyncio.run(_probe(calls_api, lake))
-            if seen_id is None:
+            days = days_behind(lake, today, settings.start_date)
+            # What a run stored before it ended is not seen beyond the highest stored id.
+            if seen_id is None and all(map(lake.is_shown, days)):
                 return dg.SkipReason("no new calls")
         except (ApiError, LakeError, SettingsError) as error:
             return dg.SkipReason(f"could not look: {error}")
-        days = [day for day in days_behind(lake, today, settings.start_date) if not is_in_flight(context.instance, day)]
         # A hint, so that the sweep need not search for what was seen: nothing is wrong without it.
-        hint = {"ops": {"call_records": {"config": {"seen_id": seen_id}}}}
+        hint = {"ops": {"call_records": {"config": {"seen_id": seen_id}}}} if seen_id else {}
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
@@ -81,6 +82,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                     tags={"dagster/priority": "10"},
                 )
                 for day in days
+                if not is_in_flight(context.instance, day)
             ]
         )
 

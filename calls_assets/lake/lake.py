@@ -434,6 +434,11 @@ class Lake:
         stored = self.raw_keys()
         return sorted(day for day, mark in self.published().items() if mark.segment_keys != stored.get(day, set()))
 
+    def is_shown(self, day: date) -> bool:
+        """Tells whether the tables of a day show all of its raw; of a day without any, nothing is to be shown."""
+        mark = self.published_day(day)
+        return self.raw_keys_of(day) == (mark.segment_keys if mark else frozenset())
+
     def _read_rows(self, day: date, columns: Sequence[str] | None) -> tuple[frozenset[str], pa.Table]:
         return self._read_all(
             day,

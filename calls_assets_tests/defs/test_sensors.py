@@ -2,44 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from calls_assets.defs import build_definitions
+from calls_assets.defs.resources import CallsApi
 from calls_assets.defs.runs import SILENT_FOR, end_dead_runs, pause_after_failures
+from calls_assets.lake import Lake, Read
 from calls_assets.settings import Settings
-from calls_assets.simulator import Account, Vendor, create_app, serve
+from calls_assets.simulator import Account, SettableClock, Vendor, create_app, serve
 from calls_assets_tests.defs.conftest import TODAY
-from calls_assets_tests.e2e.running import TOKEN, read_stats
+from calls_assets_tests.e2e.running import TABLES, TOKEN, read_rows, read_stats
+from calls_assets_tests.e2e.test_dagster_dev import zone_at_noon
 
 
-def tick(settings: Settings, instance: dg.DagsterInstance, name: str = "new_call_ids") -> list[str] | str:
-    """Evaluates a sensor: the partitions it asks for, or why it skips."""
+def evaluate(
+    settings: Settings, instance: dg.DagsterInstance, name: str = "new_call_ids"
+) -> Sequence[dg.RunRequest] | str:
+    """Evaluates a sensor: the runs it asks for, or why it skips."""
     definitions = build_definitions(settings)
     sensor = definitions.resolve_sensor_def(name)
     with dg.build_sensor_context(
         instance=instance, repository_def=definitions.get_repository_def(), resources=definitions.resources
     ) as context:
         outcome = sensor.evaluate_tick(context)
-    if outcome.run_requests:
-        assert all(request.run_key is None for request in outcome.run_requests)
-        return [str(request.partition_key) for request in outcome.run_requests]
-    return str(outcome.skip_message)
+    assert outcome.cursor is None
+    assert all(request.run_key is None for request in outcome.run_requests or ())
+    return outcome.run_requests or str(outcome.skip_message)
 
 
-def sweep(settings: Settings, instance: dg.DagsterInstance, day: date) -> dg.ExecuteInProcessResult:
-    """Runs the sweep job for a day."""
+def tick(settings: Settings, instance: dg.DagsterInstance, name: str = "new_call_ids") -> list[str] | str:
+    """Evaluates a sensor: the partitions it asks for, or why it skips."""
+    outcome = evaluate(settings, instance, name)
+    return outcome if isinstance(outcome, str) else [str(request.partition_key) for request in outcome]
+
+
+def sweep(settings: Settings, instance: dg.DagsterInstance, day: date, *assets: str) -> dg.ExecuteInProcessResult:
+    """Runs the sweep job for a day; when assets are named, only what it does for these."""
     job = build_definitions(settings).resolve_job_def("sweep_job")
-    return job.execute_in_process(partition_key=day.isoformat(), instance=instance)
+    only = [dg.AssetKey(name) for name in assets]
+    return job.execute_in_process(partition_key=day.isoformat(), instance=instance, asset_selection=only or None)
 
 
 def add_run(instance: dg.DagsterInstance, day: date, status: dg.DagsterRunStatus) -> None:
     """Puts a sweep of a day on record."""
     instance.add_run(dg.DagsterRun(job_name="sweep_job", status=status, tags={"dagster/partition": day.isoformat()}))
+
+
+@dataclass
+class OneMore:
+    """A day that was swept, and one call since; then the account stands still.
+
+    Attributes:
+        settings: Of the deployment.
+        day: The day.
+        call_id: The call that the lake has not.
+    """
+
+    settings: Settings
+    day: date
+    call_id: int
+
+
+@pytest.fixture
+def one_more(settings: Settings, instance: dg.DagsterInstance) -> Iterator[OneMore]:
+    """Gives a lake that is one call behind."""
+    zone = zone_at_noon()
+    clock = SettableClock(datetime.now(UTC) - timedelta(hours=1))
+    day = clock().astimezone(zone).date()
+    account = Account(
+        first_day=day, calls_per_day=200, timezone=zone.key, first_id=400, missing_share=0, late_share=0, disorder=0
+    )
+    vendor = Vendor(account)
+    with serve(create_app(vendor, token=TOKEN, clock=clock)) as server:
+        settings = replace(settings, api_base_url=server.url, timezone=zone)
+        assert sweep(settings, instance, day, "call_records", *TABLES).success
+        assert tick(settings, instance) == "no new calls"
+        highest = vendor.highest_id(clock())
+        assert highest is not None
+        clock.set(vendor.started_at(highest + 1))
+        yield OneMore(settings, day, highest + 1)
 
 
 def test_an_empty_lake_starts_with_today(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -61,6 +109,60 @@ def test_new_calls_start_a_sweep_and_none_do_not(settings: Settings, instance: d
         before = read_stats(server.url)["requests"]
         assert tick(settings, instance) == "no new calls"
         assert read_stats(server.url)["requests"] - before == 2
+
+
+def test_a_tick_that_was_lost_changes_nothing(one_more: OneMore, instance: dg.DagsterInstance) -> None:
+    """It saw a call, and died before its request was stored: the next one asks for the same, word by word."""
+    lost, again = (evaluate(one_more.settings, instance) for _ in range(2))
+    assert not isinstance(again, str)
+    assert [request.partition_key for request in again] == [one_more.day.isoformat()]
+    assert again[0].run_config == {"ops": {"call_records": {"config": {"seen_id": one_more.call_id}}}}
+    assert again == lost
+
+
+def test_a_run_that_failed_changes_nothing_but_the_time(
+    one_more: OneMore, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever became of the run that a tick asked for: after the pause the next tick asks for the same."""
+    before = evaluate(one_more.settings, instance)
+    for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
+        add_run(instance, one_more.day, status)
+        assert "failed: waiting" in tick(one_more.settings, instance)
+    later = datetime.now(UTC) + timedelta(minutes=2, seconds=1)
+    monkeypatch.setattr(CallsApi, "now", staticmethod(lambda: later))
+    after = evaluate(one_more.settings, instance)
+    assert after == before
+    assert not isinstance(after, str)
+
+
+def test_what_is_stored_and_not_shown_is_asked_for_without_new_calls(
+    one_more: OneMore, instance: dg.DagsterInstance
+) -> None:
+    """A run that ended between raw and tables leaves a call that no probe sees any more: a tick looks for it."""
+    assert sweep(one_more.settings, instance, one_more.day, "call_records").success
+    assert one_more.call_id not in shown(one_more)
+    requested = evaluate(one_more.settings, instance)
+    assert not isinstance(requested, str)
+    assert [(request.partition_key, request.run_config) for request in requested] == [(one_more.day.isoformat(), {})]
+    assert sweep(one_more.settings, instance, one_more.day, "call_records", *TABLES).success
+    assert one_more.call_id in shown(one_more)
+    assert tick(one_more.settings, instance) == "no new calls"
+
+
+def test_a_sweep_that_died_before_it_found_a_call_is_made_again(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    """Nothing but missing ids is stored: the two that a probe asks then may be missing ones for half an hour."""
+    lake = Lake.open(settings.data_dir)
+    lake.bind(settings.timezone.key)
+    lake.land(TODAY, [Read(1, datetime.now(UTC), 404, started_at=None, is_ended=None, error=None, payload=None)])
+    with serve(create_app(Vendor(Account(first_day=TODAY, calls_per_day=0)), token=TOKEN)) as server:
+        assert tick(replace(settings, api_base_url=server.url), instance) == [TODAY.isoformat()]
+
+
+def shown(one_more: OneMore) -> set[int]:
+    """Lists the calls that the day's table shows."""
+    return {row["call_id"] for row in read_rows(Path(one_more.settings.data_dir), "calls", one_more.day)}
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
