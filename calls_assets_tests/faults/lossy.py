@@ -55,7 +55,7 @@ class LossyApi:
     """An account of one day and a bit, and how its API fails.
 
     Attributes:
-        random: Decides what befalls each attempt.
+        random: Decides what befalls each attempt, and how.
         count: Calls of the day; every fiftieth id is missing.
         failing: Share of the attempts that fail.
         pauses: How many answers may ask for a second's pause; further ones ask for none.
@@ -76,7 +76,9 @@ class LossyApi:
 
     def __post_init__(self) -> None:
         self.starts: dict[int, int] = {}
-        self._asked = 0
+        self._seed = self.random.getrandbits(64)
+        self._requests = 0
+        self._asked = Counter[int]()
         id_ = FIRST_ID
         for index in range(self.count + NEXT_DAY_IDS):
             offset = index * 86_400 // self.count if index < self.count else 86_400 + (index - self.count) * 60
@@ -89,6 +91,15 @@ class LossyApi:
         end = MIDNIGHT.timestamp() + 86_400
         return [id_ for id_, start in self.starts.items() if start < end]
 
+    def draw_way(self, id_: int, attempt: int) -> str | None:
+        """Gives the way in which an attempt fails, None if it does not: the order of the requests decides nothing."""
+        random = Random(f"{self._seed} {id_} {attempt}")
+        return random.choice(WAYS) if random.random() < self.failing else None
+
+    def doomed(self, attempts: int) -> set[int]:
+        """Gives the ids of the day of which so many attempts all fail."""
+        return {id_ for id_ in self.ids_of_day if all(self.draw_way(id_, number + 1) for number in range(attempts))}
+
     def body(self, id_: int) -> bytes:
         """Gives the body of a call."""
         return body_of(id_, started_at=self.starts[id_], is_ended=True, duration=id_ % 1_000, tags=[f"tag {id_}"])
@@ -97,11 +108,11 @@ class LossyApi:
         """Gives what the server does with a request."""
 
         async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
-            self._asked += 1
-            if self._asked > self.dies_after:
+            self._requests += 1
+            self._asked[heard.call_id] += 1
+            if self._requests > self.dies_after:
                 await _hold(writer, 120.0)
-            elif self.random.random() < self.failing:
-                way = self.random.choice(WAYS)
+            elif way := self.draw_way(heard.call_id, self._asked[heard.call_id]):
                 self.befell[way] += 1
                 await self._fail(way, heard, writer)
             else:
