@@ -162,7 +162,8 @@ def find_differences(lake: Lake, vendor: ModelVendor, days: Collection[date]) ->
     for day in days:
         try:
             calls = lake.read_table("calls", day).to_pylist()
-            derived = derive_day(lake.read_day(day).versions, day, timezone=ZONE, reread_after=RUNGS)
+            raw = lake.read_day(day)
+            derived = derive_day(raw.versions, day, events=raw.events, timezone=ZONE, reread_after=RUNGS)
             problems += [
                 f"{day}: {name} is not what raw says"
                 for name in DAILY_TABLES
