@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
+
+import pyarrow as pa
 
 from calls_assets.lake import DAILY_TABLES, Lake, LakeError, Read, Segment
 from calls_assets_tests.faults import world as w
@@ -22,6 +24,8 @@ Opener: TypeAlias = Callable[[Path], Lake]
 Publisher: TypeAlias = Callable[[Lake, Sequence[date]], None]
 Counter: TypeAlias = "Synchronized[int]"
 _TRY_AGAIN = 30
+COMMITS = ("landings", "compactions", "publishes")
+"""What counts as a commit: a segment that is new, segments merged into one, a day of which a table was replaced."""
 
 
 @dataclass
@@ -50,9 +54,8 @@ class Crowd:
         world: The account.
         open_lake: Opens the lake.
         publish: Publishes days.
-        commits: Segments landed and days published so far, by all.
-        reads: Reads of tables and of raw so far, by all.
-        failures: Processes that have failed.
+        counters: By all so far: each kind of `COMMITS`, days published `unchanged`, `reads` of tables and of raw,
+            `retries` of publishes that others kept from ending, `failures` of processes.
         wanted: Commits and reads after which everyone stops.
     """
 
@@ -60,14 +63,13 @@ class Crowd:
     world: w.World
     open_lake: Opener
     publish: Publisher
-    commits: Counter
-    reads: Counter
-    failures: Counter
+    counters: Mapping[str, Counter]
     wanted: tuple[int, int]
 
     def is_over(self) -> bool:
         """Tells whether there was enough of both, or someone failed."""
-        return self.failures.value > 0 or (self.commits.value >= self.wanted[0] and self.reads.value >= self.wanted[1])
+        is_enough = count_commits(self.counters) >= self.wanted[0] and self.counters["reads"].value >= self.wanted[1]
+        return is_enough or self.counters["failures"].value > 0
 
     def write(self, seed: int, diary_path: Path) -> None:
         """Does runs until it is over: sweeps, lands, compacts, publishes."""
@@ -81,13 +83,12 @@ class Crowd:
 
     def _fail(self, diary: Diary) -> None:
         diary.problems.append(f"a process failed: {traceback.format_exc()}")
-        with self.failures.get_lock():
-            self.failures.value += 1
+        add(self.counters["failures"])
 
     def _run_once(self, random: Random, diary: Diary) -> None:
         lake = self.open_lake(self.root)
         assert isinstance(lake, WatchedLake)
-        lake.diary, lake.commits = diary, self.commits
+        lake.diary, lake.counters, lake.replaced = diary, self.counters, set()
         days = random.sample(self.world.days, random.randint(1, len(self.world.days)))
         time = self.world.early + timedelta(hours=random.randrange(200), microseconds=random.randrange(10**6))
         match random.randrange(6):
@@ -102,17 +103,19 @@ class Crowd:
                     lake.compact(day)
                 self._publish(lake, sorted({*days, *report.touched_days}))
 
-    def _publish(self, lake: Lake, days: Sequence[date]) -> None:
+    def _publish(self, lake: WatchedLake, days: Sequence[date]) -> None:
         for attempt in range(_TRY_AGAIN):
             try:
                 self.publish(lake, days)
             except LakeError as error:
                 if "keep changing" not in str(error) or attempt == _TRY_AGAIN - 1:
                     raise
+                add(self.counters["retries"])
             else:
                 break
-        with self.commits.get_lock():
-            self.commits.value += len(days)
+        add(self.counters["publishes"], len(lake.replaced))
+        add(self.counters["unchanged"], len({*days} - lake.replaced))
+        lake.replaced.clear()
 
     def read(self, seed: int, diary_path: Path) -> None:
         """Reads until it is over: every file whole, and of raw never less than was seen before."""
@@ -121,8 +124,7 @@ class Crowd:
         try:
             while not self.is_over():
                 self._read_once(random, diary, seen)
-                with self.reads.get_lock():
-                    self.reads.value += 1
+                add(self.counters["reads"])
         except Exception:  # noqa: BLE001 - the verdict is made elsewhere
             self._fail(diary)
         diary.save(diary_path)
@@ -145,15 +147,39 @@ class Crowd:
 
 
 class WatchedLake(Lake):
-    """A lake that writes down what it has reported as landed."""
+    """A lake that writes down what it has reported as landed, and counts what it has really changed."""
 
     diary: Diary
-    commits: Counter
+    counters: Mapping[str, Counter]
+    replaced: set[date]
 
     def land(self, day: date, reads: Sequence[Read]) -> Segment:
         """Lands, then tells."""
         segment = super().land(day, reads)
         self.diary.landed += [(str(day), r.call_id, w.to_us(r.fetched_at), r.http_status) for r in reads]
-        with self.commits.get_lock():
-            self.commits.value += 1
+        add(self.counters["landings"])
         return segment
+
+    def compact(self, day: date) -> bool:
+        """Merges, then tells."""
+        has_merged = super().compact(day)
+        add(self.counters["compactions"], int(has_merged))
+        return has_merged
+
+    def write_table(self, name: str, day: date | None, table: pa.Table) -> bool:
+        """Writes, then keeps in mind the day of which a file was replaced."""
+        is_replaced = super().write_table(name, day, table)
+        if is_replaced and day is not None:
+            self.replaced.add(day)
+        return is_replaced
+
+
+def add(counter: Counter, count: int = 1) -> None:
+    """Counts on."""
+    with counter.get_lock():
+        counter.value += count
+
+
+def count_commits(counters: Mapping[str, Counter]) -> int:
+    """Gives how often something was really created or replaced."""
+    return sum(counters[name].value for name in COMMITS)
