@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,12 @@ DAY = datetime.fromtimestamp(START, UTC).date()
 ZONE = ZoneInfo("UTC")
 READ_AT = datetime(2025, 6, 1, tzinfo=UTC)
 CHUNK = 500
+MOST_SECONDS = 5.0
+"""What a body may take: thousands of times what it does, for a busy machine's pauses."""
+
+MOST_CHUNK_SECONDS = 60.0
+"""What the tables of a chunk may take, the first of which waits for libraries to start."""
+
 _SEED_CALL = SAMPLE | {"contact": SAMPLE["contact"] | {"full_name": CANARY}, "tags": [CANARY]}
 _SEED_TEXT = json.dumps(_SEED_CALL)
 _VALUES: tuple[Any, ...] = (
@@ -31,6 +38,7 @@ _VALUES: tuple[Any, ...] = (
     *("0", "1", "-1", "1e5", "null", "null null", " ", "\0", "\ud83d\ude00", "x" * 5_000, "9" * 400, "1747839084.5"),
     *([None], [[]], [0], ["1"], [{}], [1, "2", None], [{"id": 1}], {"id": 1}, {"id": "x"}, {"name": [1]}),
     *(START, str(START), START + 0.25, START * 1_000, 4_102_444_799, 4_102_444_800, "true", "FALSE", CANARY),
+    *([CANARY], {CANARY: CANARY}),
 )
 _VALUE_TEXTS = [json.dumps(value) for value in _VALUES]
 _TOKENS = (
@@ -74,7 +82,9 @@ class Fuzzed:
         accepted: Bodies that were typed calls.
         rows: Rows of `calls` made from them.
         reasons: How often each reason was given.
-        problems: Crashes, untyped calls, quoting reasons.
+        problems: Crashes, hangs, untyped calls, quoting reasons.
+        longest_seconds: What the slowest body took.
+        longest_chunk_seconds: What the slowest chunk of the tables took.
         was_accepted: Whether the last body was.
     """
 
@@ -83,6 +93,8 @@ class Fuzzed:
     rows: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    longest_seconds: float = 0.0
+    longest_chunk_seconds: float = 0.0
     was_accepted: bool = False
 
 
@@ -105,7 +117,16 @@ def fuzz(random: Random, bodies: int) -> Fuzzed:
 
 
 def find_crash(id_: int, body: bytes, found: Fuzzed | None = None) -> str | None:
-    """Decodes a body; names what is wrong with how that ends, None for nothing."""
+    """Decodes a body; names what is wrong with how that ends, and when, None for nothing."""
+    began = time.perf_counter()
+    problem = _find_crash(id_, body, found)
+    seconds = time.perf_counter() - began
+    if found is not None:
+        found.longest_seconds = max(found.longest_seconds, seconds)
+    return problem or (f"hang: {seconds:.1f} s" if seconds > MOST_SECONDS else None)
+
+
+def _find_crash(id_: int, body: bytes, found: Fuzzed | None) -> str | None:
     if found is not None:
         found.was_accepted = False
     if _judge(decode_call, id_, body) != _judge(glance_at, id_, body):
@@ -144,7 +165,7 @@ def _judge(read: Callable[[int, bytes], Call | Glance], id_: int, body: bytes) -
 
 def _derive(accepted: list[tuple[int, bytes]], found: Fuzzed) -> None:
     """Derives the tables of calls each of which was the documented one before."""
-    rows = []
+    rows, began = [], time.perf_counter()
     for id_, body in accepted:
         call = decode_call(id_, body)
         now = version(body, READ_AT, call_id=id_)
@@ -161,6 +182,10 @@ def _derive(accepted: list[tuple[int, bytes]], found: Fuzzed) -> None:
     if set(tables["calls"]["call_id"].to_pylist()) != expected:
         found.problems.append("the tables show other calls than were accepted")
     found.rows += tables["calls"].num_rows
+    seconds = time.perf_counter() - began
+    found.longest_chunk_seconds = max(found.longest_chunk_seconds, seconds)
+    if seconds > MOST_CHUNK_SECONDS:
+        found.problems.append(f"hang in derive_day: {seconds:.1f} s")
 
 
 def mutate(random: Random, id_: int) -> bytes:

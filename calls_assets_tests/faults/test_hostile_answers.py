@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from calls_assets.api import CallsClient, ContractError
 from calls_assets.api.client import _ENVELOPE
 from calls_assets_tests.api.server import serve
-from calls_assets_tests.faults import fuzz, hostile, wire
+from calls_assets_tests.faults import atheris_decoder, fuzz, hostile, wire
 from calls_assets_tests.faults.counts import SEED, choose, tell
 
 pytestmark = pytest.mark.timeout(900)
@@ -192,7 +192,7 @@ def test_a_client_without_a_body_limit_is_caught(tmp_path: Path) -> None:
 
 
 def test_no_body_crashes_contract_or_tables() -> None:
-    """Mutated bodies: each a typed call that the tables take, or a contract error that quotes nothing."""
+    """Mutated bodies: each soon a typed call that the tables take, or a contract error that quotes nothing."""
     began = time.monotonic()
     bodies = choose(5_000, 1_000_000)
     outcome = fuzz.fuzz(Random(SEED), bodies)
@@ -203,7 +203,9 @@ def test_no_body_crashes_contract_or_tables() -> None:
         refused=outcome.bodies - outcome.accepted,
         rows=outcome.rows,
         reasons=len(outcome.reasons),
-        crashes=len(outcome.problems),
+        violations=len(outcome.problems),
+        longest_body_ms=round(1_000 * outcome.longest_seconds, 1),
+        longest_chunk_ms=round(1_000 * outcome.longest_chunk_seconds, 1),
         seconds=round(time.monotonic() - began, 1),
     )
     assert outcome.problems == []
@@ -220,25 +222,51 @@ def test_no_body_of_hypothesis_crashes_the_contract(body: bytes) -> None:
     assert fuzz.find_crash(7, body) is None
 
 
-@pytest.mark.parametrize("broken", ["decoder", "talker", "types"])
+@pytest.mark.parametrize("broken", ["decoder", "talker", "types", "sleeper"])
 def test_a_broken_contract_is_caught(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness reports another exception, a reason that quotes the body, a value of a wrong type."""
+    """The harness reports another exception, a reason that quotes the body, a value of a wrong type, a long wait."""
 
     def crash(body: bytes, decoder: object) -> object:
         if b"\\u" in body:  # as soon as a letter is escaped
             raise UnicodeError
         return decode(body, decoder)
 
+    def sleep(body: bytes, decoder: object) -> object:
+        if b"\\u" in body:
+            time.sleep(0.1)
+        return decode(body, decoder)
+
     def talk(value: object, path: str) -> object:
         if isinstance(value, list | dict):
             raise ContractError(f"{path} is {value!r}")
-        return value
+        return read_text(value, path)
 
-    decode = contract_module._decode
+    decode, read_text = contract_module._decode, contract_module._read_text
+    bodies, sign = 2_000, {"decoder": "crash: U", "talker": "quotes", "types": "after decoding", "sleeper": "hang"}
     if broken == "decoder":
         monkeypatch.setattr(contract_module, "_decode", crash)
     elif broken == "talker":
         monkeypatch.setattr(contract_module, "_read_text", talk)
-    else:
+    elif broken == "types":
         monkeypatch.setattr(contract_module, "_read_seconds", lambda value, _path: value)
-    assert fuzz.fuzz(Random(SEED), 2_000).problems
+    else:
+        monkeypatch.setattr(fuzz, "MOST_SECONDS", 0.1)
+        monkeypatch.setattr(contract_module, "_decode", sleep)
+        bodies = 50
+    outcome = fuzz.fuzz(Random(SEED), bodies)
+    caught = sum(sign[broken] in problem for problem in outcome.problems)
+    tell("fuzzed bodies, twin", twin=broken, bodies=outcome.bodies, caught=caught)
+    assert caught
+
+
+def test_the_target_of_atheris_tells_good_from_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a coverage-guided fuzzer calls takes the bodies it begins with, and reports a contract that is broken."""
+
+    def try_seeds() -> None:
+        for body in atheris_decoder.list_seeds():
+            atheris_decoder.try_body(body)
+
+    try_seeds()
+    monkeypatch.setattr(contract_module, "_read_seconds", lambda value, _path: value)
+    with pytest.raises(AssertionError, match="after decoding"):
+        try_seeds()
