@@ -20,6 +20,23 @@ INSTANCE: dict[str, Any] = yaml.safe_load((ROOT / "dagster.yaml").read_text())
 SETTINGS = set(re.findall(r"CALLS_[A-Z_]+[A-Z]", (ROOT / "calls_assets/settings.py").read_text()))
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 OURS = {name: service for name, service in COMPOSE["services"].items() if name != "postgres"}
+CODE: dict[str, Any] = VALUES["dagster-user-deployments"]["deployments"][0]
+RUN: dict[str, Any] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+PODS: dict[str, dict[str, Any]] = {
+    "web server": VALUES["dagsterWebserver"],
+    "daemon": VALUES["dagsterDaemon"],
+    "code": CODE,
+    # A run's pod gets image, variables, volumes and resources from the code server, and no security context.
+    "run": {
+        "image": CODE["image"],
+        "volumes": CODE["volumes"],
+        "volumeMounts": CODE["volumeMounts"],
+        "resources": CODE["resources"],
+        "podSecurityContext": RUN["podSpecConfig"]["securityContext"],
+        "securityContext": RUN["containerConfig"]["securityContext"],
+    },
+}
+"""What the chart makes of the values, by its templates and Dagster's `K8sContainerContext`."""
 
 
 def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -81,6 +98,51 @@ def test_our_containers_may_little(name: str) -> None:
     assert "dagster-daemon" not in test or test[1] == "entrypoint"
 
 
+@pytest.mark.parametrize("name", PODS)
+def test_pods_may_little(name: str) -> None:
+    """As the containers of Compose; what they write has a place, and a secret that is mounted can be read by them."""
+    pod = PODS[name]
+    assert pod["image"] == VALUES["dagsterWebserver"]["image"]
+    user, group = map(int, re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE)[-1])
+    rights = pod["podSecurityContext"]
+    assert rights["runAsNonRoot"] is True
+    assert (rights["runAsUser"], rights["runAsGroup"], rights["fsGroup"]) == (user, group, group)
+    assert rights["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in pod["volumeMounts"]}
+    for path in ("/tmp", VALUES["global"]["dagsterHome"]):
+        assert mounted[path]["emptyDir"] == {}, path
+    for volume in volumes.values():
+        if "secret" in volume:  # its files are root's, and the group is fsGroup's
+            assert volume["secret"]["defaultMode"] == 0o440
+    assert pod["resources"]["limits"]["memory"]
+
+
+def test_pods_find_what_the_image_has() -> None:
+    """DAGSTER_HOME is the image's; the token is where the variable says; a port that nobody needs rights for."""
+    assert f"DAGSTER_HOME={VALUES['global']['dagsterHome']} " in DOCKERFILE
+    variables = {variable["name"]: variable["value"] for variable in CODE["env"]}
+    tokens = next(mount for mount in CODE["volumeMounts"] if mount["name"] == "token")
+    assert tokens["readOnly"] is True
+    assert variables["CALLS_API_TOKEN_FILE"] == f"{tokens['mountPath']}/api_token"
+    web = VALUES["dagsterWebserver"]
+    assert web["service"]["port"] == web["readinessProbe"]["httpGet"]["port"] > 1_024
+
+
+def test_runs_get_everything_from_the_code_server() -> None:
+    """What the launcher said of these would be overruled without a word, or stand there twice."""
+    assert CODE["includeConfigInLaunchedRuns"] == {"enabled": True}
+    launcher = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+    assert not any(launcher[name] for name in ("envConfigMaps", "envSecrets", "envVars", "volumeMounts", "volumes"))
+    assert "resources" not in launcher
+    assert RUN["containerConfig"].keys() == {"securityContext"}
+
+
 def test_no_secret_is_a_variable() -> None:
     """Secrets are files; every secret that a container uses is declared, and every variable is one that is read."""
     secrets = {"CALLS_API_TOKEN", "CALLS_WEBHOOK_SECRET", "CALLS_WEBHOOK_SIGNING_KEY", "CALLS_ALERT_URL"}
@@ -94,7 +156,7 @@ def test_no_secret_is_a_variable() -> None:
                 assert value.removeprefix("/run/secrets/") in service["secrets"]
             if name.startswith("CALLS_"):
                 assert name in SETTINGS or name.removesuffix("_FILE") in from_files & SETTINGS, name
-    for variable in VALUES["dagster-user-deployments"]["deployments"][0]["env"]:
+    for variable in CODE["env"]:
         assert variable["name"] in SETTINGS - secrets
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {".env", "deploy/secrets/"} <= set(ignored)
@@ -121,9 +183,9 @@ def test_the_code_location_has_one_name() -> None:
     (inside,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text())["load_from"]
     assert inside["grpc_server"]["location_name"] == outside["python_module"]["location_name"]
     assert inside["grpc_server"]["host"] in COMPOSE["services"]
-    (deployment,) = VALUES["dagster-user-deployments"]["deployments"]
     module = outside["python_module"]["module_name"]
-    assert module in deployment["dagsterApiGrpcArgs"]
+    assert len(VALUES["dagster-user-deployments"]["deployments"]) == 1
+    assert module in CODE["dagsterApiGrpcArgs"]
     assert f'"{module}"' in DOCKERFILE
     for text in (DOCKERFILE, (DEPLOY / "workspace.yaml").read_text()):
         assert "4000" in text
