@@ -363,6 +363,8 @@ def _copy_lake(arguments: argparse.Namespace) -> int:
         ) from None
     for key in report.damaged:
         print(f"{key} was damaged before, and is copied as it is", file=sys.stderr)
+    for key in report.repaired:
+        print(f"{key} was damaged at the target, and was sent again", file=sys.stderr)
     print(f"{report.files:,} files, {report.size:,} bytes: {report.copied:,} files, {report.copied_size:,} bytes sent")
     print(f"now set CALLS_DATA_DIR={target}, run calls-assets verify, and materialize catalog, which names its files")
     return 1 if report.damaged else 0

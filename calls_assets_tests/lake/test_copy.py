@@ -133,16 +133,46 @@ def test_one_name_with_two_contents_is_refused(lake: Lake, target: Storage) -> N
         copy_lake(lake.storage, target)
 
 
+def flip(storage: Storage, key: str) -> None:
+    """Damages a file and leaves its size as it is."""
+    data = bytearray(storage.read(key))
+    data[len(data) // 3] ^= 0xFF
+    storage.replace(key, bytes(data))
+
+
 def test_a_damaged_file_is_copied_and_named(lake: Lake, target: Storage) -> None:
-    """A copy heals nothing, and hides nothing."""
+    """A copy heals nothing at its source, and hides nothing, however often it is asked."""
     (segment, *_) = lake.segments()
-    data = bytearray(lake.storage.read(segment.key))
-    data[20] ^= 0xFF
-    lake.storage.replace(segment.key, bytes(data))
-    assert copy_lake(lake.storage, target).damaged == [segment.key]
+    flip(lake.storage, segment.key)
+    for sent in (True, False):
+        report = copy_lake(lake.storage, target)
+        assert (report.damaged, report.repaired, report.copied > 0) == ([segment.key], [], sent)
+    assert contents(target) == contents(lake.storage)
 
 
-def test_a_target_that_loses_what_it_took_is_found_out(lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tree", ["raw/call_records/", "inbox/", "tables/calls/", "published/"])
+def test_what_was_damaged_at_the_target_is_sent_again(lake: Lake, target: Storage, tree: str) -> None:
+    """A file of the right size is not taken for a whole one; of those that are only added, it is named."""
+    copy_lake(lake.storage, target)
+    key = target.list(tree)[0].key
+    flip(target, key)
+    report = copy_lake(lake.storage, target)
+    assert contents(target) == contents(lake.storage)
+    assert (report.copied, report.damaged) == (1, [])
+    assert report.repaired == [key] * tree.startswith(("raw/", "inbox/"))
+
+
+def test_a_whole_copy_of_a_file_is_kept_when_its_original_rots(lake: Lake, target: Storage) -> None:
+    """Of a file with a seal, the copy is judged by itself."""
+    copy_lake(lake.storage, target)
+    before = contents(target)
+    (segment, *_) = lake.segments()
+    flip(lake.storage, segment.key)
+    assert copy_lake(lake.storage, target).copied == 0
+    assert contents(target) == before
+
+
+def test_a_target_that_loses_or_garbles_what_it_took_is_found_out(lake: Lake, tmp_path: Path) -> None:
     """What has arrived is looked at, not assumed."""
 
     class Losing(LocalStorage):
@@ -152,8 +182,24 @@ def test_a_target_that_loses_what_it_took_is_found_out(lake: Lake, tmp_path: Pat
             if not key.startswith("raw/"):
                 super().put_new(key, data)
 
-    with pytest.raises(LakeError, match=r"raw/.* has not arrived as it is: copy again"):
-        copy_lake(lake.storage, Losing(tmp_path / "to"))
+    class Garbling(LocalStorage):
+        """Stores something else of the same size, as a disk or a network does that nobody checks."""
+
+        def put_new(self, key: str, data: bytes | memoryview) -> None:
+            super().put_new(key, bytes(len(data)) if key.startswith("raw/") else data)
+
+        def replace(self, key: str, data: bytes | memoryview) -> None:
+            super().replace(key, bytes(len(data)))
+
+    class GarblingTables(Garbling):
+        """The same, of what is replaced only."""
+
+        def put_new(self, key: str, data: bytes | memoryview) -> None:
+            LocalStorage.put_new(self, key, data)
+
+    for number, (kind, tree) in enumerate([(Losing, "raw"), (Garbling, "raw"), (GarblingTables, "tables")]):
+        with pytest.raises(LakeError, match=rf"{tree}/.* has not arrived as it is: copy again"):
+            copy_lake(lake.storage, kind(tmp_path / f"to-{number}"))
 
 
 def test_of_two_copies_to_one_place_at_once_the_other_accounts_is_refused(lake: Lake, tmp_path: Path) -> None:
@@ -225,6 +271,11 @@ def test_the_command_says_what_it_did(
     assert f"now set CALLS_DATA_DIR={address}" in output
     assert main(["copy-lake", f"{tmp_path}/from", address]) == 0
     assert ": 0 files, 0 bytes sent" in capsys.readouterr().out
+    flip(open_storage(address), "inbox/new/x")
+    assert main(["copy-lake", f"{tmp_path}/from", address]) == 0
+    repaired = capsys.readouterr()
+    assert repaired.err == "inbox/new/x was damaged at the target, and was sent again\n"
+    assert ": 1 files, 2 bytes sent" in repaired.out
     assert main(["copy-lake", address, address]) == 2
     assert main(["copy-lake", "ftp://x", address]) == 2
     assert main(["copy-lake", f"{tmp_path}/none", address]) == 1
