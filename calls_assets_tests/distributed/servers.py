@@ -72,6 +72,22 @@ class Postgres:
             "DAGSTER_POSTGRES_PASSWORD": "any",
         }
 
+    def dump(self, database: str) -> bytes:
+        """Gives a database as `pg_dump` writes it: as SQL."""
+        return self._ask("pg_dump", "--no-owner", "--dbname", database)
+
+    def load(self, database: str, dump: bytes) -> None:
+        """Fills an empty database from a dump; the first error ends it."""
+        self._ask("psql", "--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--dbname", database, text=dump)
+
+    def _ask(self, command: str, *arguments: str, text: bytes = b"") -> bytes:
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--username", _USER]
+        done = subprocess.run(
+            [self._bin / command, *address, *arguments], input=text, capture_output=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        return done.stdout
+
     def _run(self, command: str, *arguments: str) -> None:
         done = subprocess.run(
             [*self._as, str(self._bin / command), *arguments],
@@ -125,7 +141,7 @@ def run_redis(directory: Path) -> Iterator[str]:
 def _find_postgres() -> Path:
     found = shutil.which("pg_ctl")
     if found:
-        return Path(found).parent
+        return Path(found).resolve().parent  # a link in the path may stand alone, without pg_dump beside it
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     assert versions, "these tests need PostgreSQL (Debian: apt-get install postgresql)"
     return versions[-1].parent
