@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from multiprocessing.context import BaseContext
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from random import Random
@@ -172,6 +173,11 @@ class WatchedLake(Lake):
         if is_replaced and day is not None:
             self.replaced.add(day)
         return is_replaced
+
+
+def make_counters(context: BaseContext) -> dict[str, Counter]:
+    """Gives what a crowd counts with, all zero."""
+    return {name: context.Value("q") for name in (*COMMITS, "unchanged", "reads", "retries", "failures")}
 
 
 def add(counter: Counter, count: int = 1) -> None:

@@ -21,7 +21,7 @@ from calls_assets.lake import DAILY_TABLES, Lake
 from calls_assets.lake.raw import merge_rows
 from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.counts import SEED, choose, tell
-from calls_assets_tests.faults.crowd import COMMITS, Crowd, Opener, Publisher, WatchedLake, count_commits
+from calls_assets_tests.faults.crowd import COMMITS, Crowd, Opener, Publisher, WatchedLake, count_commits, make_counters
 from calls_assets_tests.faults.twins import SlowInPlaceStorage
 from calls_assets_tests.ingest.model import RUNGS
 
@@ -46,7 +46,7 @@ def gather(
     w.sweep_and_compact(lake, world.vendor(world.early), world.days)
     w.publish_days(lake, world.days)
     context = get_context("fork")
-    counters = {name: context.Value("q") for name in (*COMMITS, "unchanged", "reads", "retries", "failures")}
+    counters = make_counters(context)
     crowd = Crowd(root / "lake", world, open_lake, publish, counters, wanted)
     tasks = [crowd.write] * _WRITERS + [crowd.read] * _READERS
     processes = [
@@ -61,15 +61,15 @@ def gather(
     landed = {(date.fromisoformat(day), *rest) for diary in diaries for day, *rest in diary["landed"]}
     counts = {"commits": count_commits(counters), "landed": len(landed)}
     counts |= {name: counter.value for name, counter in counters.items()}
-    return counts, problems + judge(root / "lake", world, landed)
+    lake = Lake.open(root / "lake")
+    problems += [f"{path.name} is left in .tmp" for path in (root / "lake/.tmp").iterdir()]
+    return counts, problems + judge(lake, world, landed)
 
 
-def judge(root: Path, world: w.World, landed: set[w.StoredRead]) -> list[str]:
+def judge(lake: Lake, world: w.World, landed: set[w.StoredRead]) -> list[str]:
     """Questions the lake at rest."""
-    lake = Lake.open(root)
-    problems = [f"{path.name} is left in .tmp" for path in (root / ".tmp").iterdir()]
-    if lost := landed - w.stored_reads(lake):
-        problems.append(f"{len(lost)} landed reads are lost")
+    lost = landed - w.stored_reads(lake)
+    problems = [f"{len(lost)} landed reads are lost"] if lost else []
     for day in world.days:
         rebuilt = derive_day(lake.read_day(day).versions, day, timezone=w.ZONE, reread_after=RUNGS)
         problems += [

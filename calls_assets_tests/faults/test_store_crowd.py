@@ -16,14 +16,12 @@ from typing import cast
 
 import pytest
 
-from calls_assets.derive import derive_day
-from calls_assets.lake import DAILY_TABLES, Lake
+from calls_assets.lake import Lake
 from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.counts import SEED, choose, tell
-from calls_assets_tests.faults.crowd import Crowd, Opener, WatchedLake
-from calls_assets_tests.faults.test_concurrency import DestructiveLake
+from calls_assets_tests.faults.crowd import Crowd, Opener, WatchedLake, count_commits, make_counters
+from calls_assets_tests.faults.test_concurrency import DestructiveLake, judge
 from calls_assets_tests.faults.test_object_store import count_faults, fail_some
-from calls_assets_tests.ingest.model import RUNGS
 from calls_assets_tests.stores import StoreProxy
 
 pytestmark = pytest.mark.timeout(900)
@@ -40,9 +38,9 @@ def gather(
     w.sweep_and_compact(lake, world.vendor(world.early), world.days)
     w.publish_days(lake, world.days)
     context = get_context("spawn")
-    commits, reads, failures = (context.Value("q") for _ in range(3))
+    counters = make_counters(context)
     # A crowd does nothing with the place but open it, and what opens directories opens addresses.
-    crowd = Crowd(cast("Path", address), world, open_lake, w.publish_days, commits, reads, failures, wanted)
+    crowd = Crowd(cast("Path", address), world, open_lake, w.publish_days, counters, wanted)
     tasks = [crowd.write] * choose(3, 8) + [crowd.read] * choose(1, 4)
     fail_some(store, random, _SHARE)
     processes = [
@@ -57,26 +55,10 @@ def gather(
     store.choose = lambda _heard: None
     told = [json.loads((diaries / f"{number}.json").read_text()) for number in range(len(tasks))]
     landed = {(date.fromisoformat(day), *rest) for one in told for day, *rest in one["landed"]}
-    counts: dict[str, object] = {"processes": len(tasks), "commits": commits.value, "reads": reads.value}
-    counts |= {"landed": len(landed), "requests": requests, "by_kind": befell}
+    counts: dict[str, object] = {"processes": len(tasks), "commits": count_commits(counters), "landed": len(landed)}
+    counts |= {name: counter.value for name, counter in counters.items()}
+    counts |= {"requests": requests, "by_kind": befell}
     return counts, [text for one in told for text in one["problems"]] + judge(lake, world, landed)
-
-
-def judge(lake: Lake, world: w.World, landed: set[w.StoredRead]) -> list[str]:
-    """Questions the lake at rest."""
-    lost = landed - w.stored_reads(lake)
-    problems = [f"{len(lost)} landed reads are lost"] if lost else []
-    for day in world.days:
-        rebuilt = derive_day(lake.read_day(day).versions, day, timezone=w.ZONE, reread_after=RUNGS)
-        problems += [
-            f"{day}: {name} at rest is not what a rebuild gives"
-            for name in DAILY_TABLES
-            if not lake.read_table(name, day).equals(rebuilt[name])
-        ]
-    vendor = world.vendor(world.late)
-    w.sweep_and_compact(lake, vendor, world.days)
-    w.publish_days(lake, world.days)
-    return problems + w.find_differences(lake, vendor, world.days)
 
 
 def test_a_crowd_of_processes_loses_and_tears_nothing(store: StoreProxy, address: str, tmp_path: Path) -> None:
