@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 from calls_assets.api import HIGHEST_ID, decode_event
 from calls_assets.lake import Storage, StoredFile
 
+_INBOX = "inbox/"
 _NEW, _IDS, _REJECTED = "inbox/new/", "inbox/ids/", "inbox/rejected/"
 _DELIVERY = re.compile(r"inbox/new/(\d{16})_([0-9a-f]{16})_(\d{1,19})_(\d{1,12}|-)_(\d{1,2})\.json")
 _REQUEST = re.compile(r"inbox/ids/(\d{16})_([0-9a-f]{16})_(\d{1,19})_(\d{1,19})_(\d{1,2})\.json")
@@ -139,28 +140,28 @@ class Inbox:
             self._storage.put_new(key, json.dumps(new).encode())
         return sum(last - first + 1 for first, last in new)
 
+    def waiting(self) -> list[Waiting]:
+        """Lists deliveries and requests, in one listing: a sensor asks for them every few seconds."""
+        files = self._storage.list(_INBOX)
+        return [*_to_deliveries(files), *self._to_requests(files)]
+
     def deliveries(self) -> list[Delivery]:
         """Lists the deliveries, in the order of their reception."""
-        found = []
-        for match in self._match(_NEW, _DELIVERY):
-            received, _, call_id, start, attempts = match.groups()
-            started_at = None if start == "-" else datetime.fromtimestamp(int(start), UTC)
-            found.append(Delivery(match[0], int(call_id), _instant(received), started_at, int(attempts)))
-        return found
+        return _to_deliveries(self._storage.list(_NEW))
 
     def requests(self) -> list[IdRequest]:
         """Lists the requests of users, in their order."""
+        return self._to_requests(self._storage.list(_IDS))
+
+    def _to_requests(self, files: Iterable[StoredFile]) -> list[IdRequest]:
         found = []
-        for match in self._match(_IDS, _REQUEST):
+        for match in _match(files, _REQUEST):
             try:
                 ranges = tuple((int(first), int(last)) for first, last in json.loads(self._storage.read(match[0])))
             except (FileNotFoundError, ValueError, TypeError):
                 continue  # settled meanwhile, or not written by us
             found.append(IdRequest(match[0], ranges, _instant(match[1]), int(match[5])))
         return found
-
-    def _match(self, prefix: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-        return [match for file in self._storage.list(prefix) if (match := pattern.fullmatch(file.key))]
 
     def files(self) -> list[StoredFile]:
         """Lists what waits, without looking into it."""
@@ -185,6 +186,19 @@ class Inbox:
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             self._storage.put_new(f"{stem}_{min(item.attempts + 1, 99)}.json", self._storage.read(item.key))
         self._storage.delete(item.key)
+
+
+def _match(files: Iterable[StoredFile], pattern: re.Pattern[str]) -> list[re.Match[str]]:
+    return [match for file in files if (match := pattern.fullmatch(file.key))]
+
+
+def _to_deliveries(files: Iterable[StoredFile]) -> list[Delivery]:
+    found = []
+    for match in _match(files, _DELIVERY):
+        received, _, call_id, start, attempts = match.groups()
+        started_at = None if start == "-" else datetime.fromtimestamp(int(start), UTC)
+        found.append(Delivery(match[0], int(call_id), _instant(received), started_at, int(attempts)))
+    return found
 
 
 def is_due(item: Waiting, now: datetime) -> bool:

@@ -18,8 +18,7 @@ from calls_assets.settings import Settings
 def group_waiting(inbox: Inbox, settings: Settings, today: date) -> dict[date, list[Waiting]]:
     """Groups what waits by day: that of the call's start; today's run takes what tells no day that has a partition."""
     groups: dict[date, list[Waiting]] = {}
-    items: list[Waiting] = [*inbox.deliveries(), *inbox.requests()]
-    for item in items:
+    for item in inbox.waiting():
         day = item.day(settings.timezone) if isinstance(item, Delivery) else None
         home = day if day is not None and settings.start_date <= day <= today else today
         groups.setdefault(home, []).append(item)

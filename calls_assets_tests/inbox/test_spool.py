@@ -52,6 +52,17 @@ def test_a_delivery_is_kept_until_it_is_settled(any_inbox: Inbox) -> None:
     assert inbox.deliveries() == []
 
 
+def test_what_waits_is_found_in_one_listing(any_inbox: Inbox) -> None:
+    """Deliveries, then requests, as they are listed by themselves; what was put aside is not among them."""
+    any_inbox.put(BODY, NOW)
+    any_inbox.put(BODY, NOW)
+    any_inbox.reject(b"{", NOW)
+    any_inbox.enqueue([(5, 7)], NOW)
+    deliveries, requests = any_inbox.deliveries(), any_inbox.requests()
+    assert (len(deliveries), len(requests)) == (2, 1)
+    assert any_inbox.waiting() == [*deliveries, *requests]
+
+
 def test_equal_deliveries_are_two(any_inbox: Inbox) -> None:
     """Also within one microsecond: neither may overwrite the other."""
     any_inbox.put(BODY, NOW)

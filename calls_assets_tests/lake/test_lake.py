@@ -26,6 +26,7 @@ from calls_assets.lake import (
     parquet,
     verify,
 )
+from calls_assets.lake import lake as lake_module
 from calls_assets.lake.dictionary import render_data_dictionary
 from calls_assets.settings import Location
 
@@ -212,12 +213,24 @@ def test_the_highest_call_is_found_from_the_end_of_a_segment(tmp_path: Path, mon
         lake.find_highest_call(nothing)
 
 
-def test_the_highest_call_is_found_in_a_store_without_parts_too(tmp_path: Path) -> None:
-    """A store needs no verb beyond those it promises."""
+def test_the_highest_call_is_found_in_a_store_without_parts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store needs no verb beyond those it promises, and a file that it gives whole is fetched once, as it stays."""
     local = LocalStorage(tmp_path)
-    store = SimpleNamespace(read=local.read, list=local.list)
-    key = Lake(local).land(DAY, [make_read(3), make_read(4, body=None)]).key
-    assert Lake(cast("Storage", store)).find_highest_call(key) == 3
+    fetched: list[str] = []
+
+    def read(key: str) -> bytes:
+        fetched.append(key)
+        return local.read(key)
+
+    store = SimpleNamespace(read=read, list=local.list, locate=local.locate)
+    keys = [Lake(local).land(DAY, [make_read(id_), make_read(id_ + 1, body=None)]).key for id_ in (3, 5)]
+    monkeypatch.setattr(lake_module, "_KEPT_HIGHEST_CALLS", 1)
+    for key, highest in zip([*keys, *keys], [3, 5, 3, 5], strict=True):
+        for _ in range(2):
+            assert Lake(cast("Storage", store)).find_highest_call(key) == highest
+    assert fetched == [*keys, *keys]
 
 
 def test_the_lake_refuses_another_source(place: Location) -> None:
