@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ class ModelCall:
         tagged_after: Seconds after the start at which a tag appears.
         moved_after: Seconds after the start at which the start is corrected; None for never.
         moved_to: The corrected start.
+        details: What the body says besides: seconds after the start, rising, and the fields it has from then on.
     """
 
     id: int
@@ -43,6 +44,7 @@ class ModelCall:
     tagged_after: int = 0
     moved_after: int | None = None
     moved_to: datetime | None = None
+    details: Sequence[tuple[int, Mapping[str, object]]] = ()
 
     def start_at(self, now: datetime) -> datetime:
         """Gives the start as the API tells it at an instant."""
@@ -58,13 +60,16 @@ class ModelCall:
         """Gives what the API says at an instant."""
         is_ended = now >= self._after(self.seconds)
         tags = ["late"] if now >= self._after(self.tagged_after) else []
-        return {
+        body: dict[str, object] = {
             "id": self.id,
             "started_at": int(self.start_at(now).timestamp()),
             "is_ended": is_ended,
             "duration": self.seconds if is_ended else 0,
             "tags": tags,
         }
+        for seconds, fields in self.details:
+            body |= fields if now >= self._after(seconds) else {}
+        return body
 
     def _after(self, seconds: int) -> datetime:
         return self.started_at + timedelta(seconds=seconds)
