@@ -95,6 +95,7 @@ def test_a_broken_client_is_caught(broken: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(client_module, "_REDIRECT_STATUSES", frozenset())
         cases, sign = pick("redirect 302"), "refused"
     problems = asyncio.run(ask_each(cases))
+    tell("hostile answers, twin", twin=broken, cases=len(cases), problems=problems)
     assert any(sign in problem for problem in problems)
 
 
@@ -188,7 +189,9 @@ def test_a_client_without_a_body_limit_is_caught(tmp_path: Path) -> None:
             uncapped = await measure(served.url, tmp_path / "uncapped", "no-limit")
             return uncapped.peak_bytes - capped.peak_bytes
 
-    assert asyncio.run(main()) > MOST_MEMORY
+    memory = asyncio.run(main())
+    tell("hostile answers, twin", twin="no body limit", cases=len(cases), extra_memory_mib=round(memory / 2**20, 1))
+    assert memory > MOST_MEMORY
 
 
 def test_no_body_crashes_contract_or_tables() -> None:

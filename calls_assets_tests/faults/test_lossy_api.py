@@ -108,7 +108,9 @@ def test_a_broken_client_is_caught(broken: str, tmp_path: Path, monkeypatch: pyt
         "landing": "no row",
         "repeats": "requests per id",
     }
-    assert any(sign[broken] in problem for problem in problems)
+    caught = sum(sign[broken] in problem for problem in problems)
+    tell("lossy api, twin", twin=broken, requests_per_second=rate, problems=len(problems), caught=caught)
+    assert caught
 
 
 def list_given_up(root: Path, api: lossy.LossyApi, outcome: lossy.Outcome) -> set[int]:
@@ -225,7 +227,10 @@ def test_a_sweep_that_gives_up_wrongly_is_caught(broken: str, tmp_path: Path, mo
     if broken == "silence" and outcome.report:
         outcome = replace(outcome, report=replace(outcome.report, failed_ids=()))
     sign = {"success": "the sweep says None", "haste": "before its last attempt", "silence": "no answer and no name"}
-    assert any(sign[broken] in problem for problem in find_silence(tmp_path, api, outcome, 2))
+    problems = find_silence(tmp_path, api, outcome, 2)
+    caught = sum(sign[broken] in problem for problem in problems)
+    tell("lossy api, 80 %, twin", twin=broken, problems=len(problems), caught=caught)
+    assert caught
 
 
 def die_and_recover(root: Path, api: lossy.LossyApi, *, forget: bool = False) -> tuple[list[str], dict[str, object]]:
@@ -285,8 +290,10 @@ def test_a_sweep_that_forgets_or_waits_for_ever_is_caught(
     monkeypatch.setattr(sweep_module, "GIVE_UP_SECONDS", 1.0 if broken == "forgets" else math.inf)
     api = draw_api(Random(SEED), failing=0.0)
     if broken == "forgets":
-        problems, _ = die_and_recover(tmp_path, api, forget=True)
-        assert any("was stored and asked for again" in problem for problem in problems)
+        problems, counts = die_and_recover(tmp_path, api, forget=True)
+        caught = sum("was stored and asked for again" in problem for problem in problems)
+        tell("lossy api, dead, twin", twin=broken, **counts, caught=caught)
+        assert caught
         return
     api.dies_after = 100
     api.timeout_seconds = 60.0
@@ -295,6 +302,7 @@ def test_a_sweep_that_forgets_or_waits_for_ever_is_caught(
         async with serve(api.script()) as served, asyncio.timeout(2.5):
             await lossy.sweep_over(tmp_path, api, served.url, served.heard, rate=RATE)
 
+    tell("lossy api, dead, twin", twin=broken)
     with pytest.raises(TimeoutError):
         asyncio.run(main())
 
@@ -327,4 +335,6 @@ def test_a_client_that_reads_retry_after_wrongly_is_caught(broken: str, monkeypa
         monkeypatch.setattr(CallsClient, "_heed_retry_after", trust_own_clock)
     else:
         monkeypatch.setattr(client_module, "_LONGEST_RETRY_AFTER_SECONDS", 5_000.0)
-    assert patience.keep_pauses(Random(SEED), 200).problems
+    kept = patience.keep_pauses(Random(SEED), 200)
+    tell("retry-after, twin", twin=broken, cases=sum(kept.cases.values()), caught=len(kept.problems))
+    assert kept.problems
