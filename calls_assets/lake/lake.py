@@ -233,6 +233,15 @@ class Lake:
         with _explained(f"list {prefix}"):
             return self.storage.list(prefix, after)
 
+    def list_table_files(self, name: str, days: Iterable[date]) -> list[StoredFile]:
+        """Lists a daily table's files of some days: a directory is asked for each day, an object store once."""
+        keys = sorted(self.table_key(name, day) for day in days)
+        if isinstance(self.storage, Seekable):
+            return [file for key in keys for file in self.list_files(f"{key.rpartition('/')[0]}/")]
+        folder = f"{DATASETS[name].tree}/{name}/"
+        wanted = {*keys}
+        return [file for file in self.list_files(folder, min(keys).rpartition("/")[0]) if file.key in wanted]
+
     def _read(self, key: str) -> bytes:
         with _explained(f"read {key}"):
             return self.storage.read(key)

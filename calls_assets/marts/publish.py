@@ -193,9 +193,4 @@ def _read(lake: Lake, name: str, days: list[date], columns: tuple[str, ...] | No
 
 
 def _list_sources(lake: Lake, name: str, days: list[date]) -> list[StoredFile]:
-    return [
-        file
-        for source in _SOURCES[name]
-        for day in days
-        for file in lake.list_files(f"{lake.table_key(source, day).rpartition('/')[0]}/")
-    ]
+    return [file for source in _SOURCES[name] for file in lake.list_table_files(source, days)]

@@ -124,13 +124,9 @@ def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, coverage: DayCoverag
 
 def _list_sources(lake: Lake, day: date) -> list[StoredFile]:
     """Lists the files that the page of a day that is over is made from."""
-    days = _days_before(day, *range(HEAT_MAP_DAYS), *_COMPARED)
-    intervals = {lake.table_key("service_intervals", other) for other in days}
-    folder = min(intervals).partition("call_date=")[0]
-    # One listing instead of one a day: in an object store each is a request.
-    files = [file for file in lake.list_files(folder, min(intervals).rpartition("/")[0]) if file.key in intervals]
+    files = lake.list_table_files("service_intervals", _days_before(day, *range(HEAT_MAP_DAYS), *_COMPARED))
     for name in ("calls", "agent_days", "disposition_days"):
-        files += lake.list_files(f"{lake.table_key(name, day).rpartition('/')[0]}/")
+        files += lake.list_table_files(name, [day])
     return files
 
 
