@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from calls_assets.definitions import defs as real
+from calls_assets import definitions
 from calls_assets.defs.jobs import SWEEP_JOB
 
-_REAL = real.resolve_sensor_def("new_call_ids")
+_REAL = definitions.defs.resolve_sensor_def("new_call_ids")
 
 
 @dg.sensor(
@@ -34,10 +34,10 @@ def _key(request: dg.RunRequest) -> str:
 
 
 defs = dg.Definitions(
-    assets=real.assets,
-    jobs=real.jobs,
-    schedules=real.schedules,
-    sensors=[new_call_ids, *(sensor for sensor in real.sensors or () if sensor.name != _REAL.name)],
-    executor=real.executor,
-    resources=real.resources,
+    assets=definitions.defs.assets,
+    jobs=definitions.defs.jobs,
+    schedules=definitions.defs.schedules,
+    sensors=[new_call_ids, *(sensor for sensor in definitions.defs.sensors or () if sensor.name != _REAL.name)],
+    executor=definitions.defs.executor,
+    resources=definitions.defs.resources,
 )
