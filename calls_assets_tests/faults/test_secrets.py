@@ -42,7 +42,7 @@ jobs_module = importlib.import_module("calls_assets.defs.jobs")
 sensors_module = importlib.import_module("calls_assets.defs.sensors")
 sweep_module = importlib.import_module("calls_assets.ingest.sweep")  # the package's attribute is the function
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(choose(900, 3600)),
     # Dagster's own description of a schedule reads it.
     pytest.mark.filterwarnings(
         "ignore:Property `ScheduleDefinition.environment_vars` is deprecated:DeprecationWarning"
@@ -236,7 +236,7 @@ SHOWN = {"run", "run configuration", "event", "error with its stack", "captured 
 
 def test_no_canary_leaves_raw_and_tables(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Sweeps and runs through every fault, all loggers at DEBUG: logs, events, answers, names, errors are clean."""
-    ticks = choose(6, len(canaries.FAULTS))
+    ticks = choose(3, len(canaries.FAULTS))
     found = play_scenarios(tmp_path, capfd, choose(33, 500), ticks=ticks, is_apart=True)
     tell(
         "secrets",
