@@ -51,17 +51,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
-    """Orders tests so that those that take minutes are the first ones of as many processes.
+    """Orders tests so that those that take minutes are the first ones of every second process.
 
     pytest-xdist's "worksteal" gives each process an equal part of the list, in its order; one that has done its part
-    takes the last tests of others. So what comes first is begun first, and is not waited for alone in the end.
+    takes the last tests of others. So what comes first is begun first, and is not waited for alone in the end. Not in
+    every process: each starts a Dagster of its own, and together they would wait for the machine beyond their patience.
     """
     limits = [item.get_closest_marker("timeout") for item in items]
     minutes = [item for item, limit in zip(items, limits, strict=True) if limit and limit.args[0] >= _MINUTES]
     others = [item for item in items if item not in minutes]
     dealt: list[pytest.Item] = []
     for process in range(processes):
-        dealt += minutes[process::processes]
+        if process % 2 == 0:
+            dealt += minutes[process // 2 :: (processes + 1) // 2]
         end = len(items) * (process + 1) // processes - len(dealt)
         dealt += others[:end]
         del others[:end]
