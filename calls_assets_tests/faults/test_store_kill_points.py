@@ -259,7 +259,7 @@ def test_a_writer_cut_off_at_any_request_is_survived(
     for number in range(worlds):
         random = Random(SEED + number)
         world = w.World.draw(random, calls_per_day=random.choice((4, 6, 12)))
-        tried += harness.try_points(world, sample=(random, choose(13, 1_000)))
+        tried += harness.try_points(world, sample=(random, choose(8, 1_000)))
     violations = [text for one in tried for text in one.problems]
     unfinished = ask(store.store_url, "GET", f"/{BUCKET}?uploads")
     tell(

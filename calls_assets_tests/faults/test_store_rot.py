@@ -43,7 +43,7 @@ def test_whatever_decays_in_the_store_is_named(
     files = finish(w.World.draw(random, calls_per_day=12))
     put(store, address, files)
     assert main(["verify"]) == 0
-    for _ in range(choose(20, 300)):
+    for _ in range(choose(12, 300)):
         damage = draw_damage(random, files)
         put(store, address, damage.contents)
         capsys.readouterr()
