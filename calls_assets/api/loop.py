@@ -1,8 +1,8 @@
 """The event loop of a sweep, and how it ends when the run is told to.
 
 Dagster's signal handlers raise. An exception that a handler raises inside an event loop is lost where a callback runs:
-asyncio only reports it, and the work goes on, or waits for ever. Here a signal cancels the work; the handler
-that was there before is called when the work has cleaned up.
+asyncio only reports it, and the work goes on, or waits for ever. Here a signal cancels the work; the handler that was
+there before is called when the work has cleaned up.
 """
 
 from __future__ import annotations
