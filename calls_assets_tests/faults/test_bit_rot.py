@@ -27,7 +27,7 @@ from calls_assets_tests.faults.counts import SEED, choose, tell
 from calls_assets_tests.faults.disk import MemoryStorage
 from calls_assets_tests.faults.rot import Damage, draw_damage
 from calls_assets_tests.faults.stages import AFTER
-from calls_assets_tests.ingest.model import ModelCall
+from calls_assets_tests.ingest.model import ModelCall, ModelVendor
 
 pytestmark = pytest.mark.timeout(900)
 _SOURCE = "https://api.example.com/v2"
@@ -151,6 +151,16 @@ def heal(world: w.World, files: dict[str, bytes], damage: Damage, *, reread_fina
     w.publish_days(lake, world.days)
     if tree_of(damage) == "marts":
         publish_marts(lake, world.days, now=world.late, timezone=w.ZONE)
+    return judge(lake, world, vendor, damage, gone) + [
+        f"{day}: {name} is not what it was"
+        for day in world.days
+        for name in MARTS
+        if not lake.read_table(name, day).equals(held.read_table(name, day))
+    ]
+
+
+def judge(lake: Lake, world: w.World, vendor: ModelVendor, damage: Damage, gone: set[int]) -> list[str]:
+    """Questions a lake that was healed, whatever it is stored in; `gone` are the ids whose answers were damaged."""
     top = max(call.id for call in world.calls)
     asked = {id_ for id_ in vendor.asked if id_ <= top}
     problems = w.find_differences(lake, vendor, world.days)
@@ -158,12 +168,6 @@ def heal(world: w.World, files: dict[str, bytes], damage: Damage, *, reread_fina
         problems.append(f"ids {sorted(asked - gone)} were asked for and are not damaged")
     if damage.contents.keys() & {finding.key for finding in verify(lake)}:
         problems.append("is named still")
-    problems += [
-        f"{day}: {name} is not what it was"
-        for day in world.days
-        for name in MARTS
-        if not lake.read_table(name, day).equals(held.read_table(name, day))
-    ]
     return problems
 
 

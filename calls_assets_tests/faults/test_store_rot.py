@@ -11,13 +11,13 @@ from random import Random
 import pytest
 
 from calls_assets.cli import main
-from calls_assets.lake import CorruptFileError, Lake, verify
+from calls_assets.lake import CorruptFileError, Lake
 from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.counts import SEED, choose, tell
 from calls_assets_tests.faults.disk import MemoryStorage
 from calls_assets_tests.faults.rot import Damage, draw_damage
 from calls_assets_tests.faults.stages import AFTER
-from calls_assets_tests.faults.test_bit_rot import finish, is_named
+from calls_assets_tests.faults.test_bit_rot import finish, is_named, judge
 from calls_assets_tests.stores import BUCKET, StoreProxy, ask
 
 pytestmark = pytest.mark.timeout(900)
@@ -99,11 +99,4 @@ def heal(world: w.World, address: str, files: dict[str, bytes], damage: Damage) 
         lake.set_aside(key)
     lake = Lake.open(address)
     w.publish_days(lake, world.days)
-    top = max(call.id for call in world.calls)
-    asked = {id_ for id_ in vendor.asked if id_ <= top}
-    problems = w.find_differences(lake, vendor, world.days)
-    if not asked <= gone:
-        problems.append(f"ids {sorted(asked - gone)} were asked for and are not damaged")
-    if damage.contents.keys() & {finding.key for finding in verify(lake)}:
-        problems.append("is named still")
-    return problems
+    return judge(lake, world, vendor, damage, gone)
