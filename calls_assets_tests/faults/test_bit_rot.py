@@ -98,7 +98,7 @@ def test_whatever_decays_is_named(deployed: Path) -> None:
     store(deployed, files)
     assert run_command(deployed)[0] == 0
     assert verify(Lake(MemoryStorage(dict(files)))) == []
-    for _ in range(choose(100, 2_000)):
+    for _ in range(choose(150, 2_000)):
         damage = draw_damage(random, files)
         store(deployed, damage.contents)
         code, output = run_command(deployed)
@@ -190,7 +190,7 @@ def test_a_codec_without_seals_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     random, unseen = Random(SEED), Counter[str]()
     files = finish(w.World.draw(random, calls_per_day=12))
     tables = {key: content for key, content in files.items() if key.endswith(".parquet")}
-    damages = [draw_damage(random, tables) for _ in range(80)]
+    damages = [draw_damage(random, tables) for _ in range(200)]
     for damage in damages:
         found = " ".join(map(str, verify(Lake(MemoryStorage(files | damage.contents)))))
         if not is_named(damage, found):
