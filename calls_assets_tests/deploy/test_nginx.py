@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from urllib.parse import quote
 
-import aiohttp
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from calls_assets_tests.deploy.proxied import NAME, ORIGIN, PASSWORDS, Proxied, proxied
 
@@ -116,23 +118,27 @@ def test_another_name_gets_no_answer(site: Proxied) -> None:
         client.get("/")
 
 
-async def shake_hands(site: Proxied, **headers: str) -> str:
+def shake_hands(site: Proxied, **headers: str) -> str:
     """Opens the WebSocket of the UI; gives the first answer, or the status of a refusal."""
-    login = aiohttp.encode_basic_auth("operator", PASSWORDS["operator"])
-    async with aiohttp.ClientSession(headers={"Authorization": login, "Host": NAME, **headers}) as session:
-        try:
-            async with session.ws_connect(
-                f"wss://127.0.0.1:{site.port}/graphql", protocols=("graphql-ws",), ssl=site.context
-            ) as socket:
-                await socket.send_str(json.dumps({"type": "connection_init", "payload": {}}))
-                answer: str = (await socket.receive_json(timeout=30))["type"]
-                return answer
-        except aiohttp.WSServerHandshakeError as refused:
-            return str(refused.status)
+    login = b64encode(f"operator:{PASSWORDS['operator']}".encode()).decode()
+    try:
+        with connect(
+            f"wss://{NAME}/graphql",
+            address=("127.0.0.1", site.port),
+            ssl=site.context,
+            subprotocols=[Subprotocol("graphql-ws")],
+            additional_headers={"Authorization": f"Basic {login}", **headers},
+            proxy=None,
+        ) as socket:
+            socket.send(json.dumps({"type": "connection_init", "payload": {}}))
+            answer: str = json.loads(socket.recv(timeout=30))["type"]
+            return answer
+    except InvalidStatus as refused:
+        return str(refused.response.status_code)
 
 
 def test_the_websocket_is_for_our_own_pages(site: Proxied) -> None:
     """Browsers let any page open one, and send the login with it."""
-    assert asyncio.run(shake_hands(site, Origin=ORIGIN)) == "connection_ack"
-    assert asyncio.run(shake_hands(site, Origin=ELSEWHERE)) == "403"
-    assert asyncio.run(shake_hands(site)) == "403"
+    assert shake_hands(site, Origin=ORIGIN) == "connection_ack"
+    assert shake_hands(site, Origin=ELSEWHERE) == "403"
+    assert shake_hands(site) == "403"
