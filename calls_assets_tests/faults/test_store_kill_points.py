@@ -253,7 +253,7 @@ def test_a_writer_cut_off_at_any_request_is_survived(
     store: StoreProxy, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing landed is lost, nothing is torn or left over, and the next sweep completes the days."""
-    began, worlds = time.monotonic(), choose(1, 2)
+    began, worlds = time.monotonic(), choose(1, 5)
     harness = Harness(store, address, monkeypatch, every=choose(8, 1))
     tried: list[Tried] = []
     for number in range(worlds):
