@@ -77,22 +77,32 @@ def flatten(value: Any, path: str = "") -> dict[str, str]:  # noqa: ANN401 - any
 
 
 def draw_calls(random: Random) -> list[ModelCall]:
-    """Draws calls that appear, end, change and move at all ages."""
+    """Draws calls that appear, end, change and move at all ages.
+
+    Within what a ladder of seven days promises: none changes any more when it is final, seven days after its start as
+    the API then tells it; and none appears days late amid ids whose starts were moved by days, from which the time of
+    one that is missing is estimated.
+    """
     calls, id_, count = [], 0, 15
+    end = w.MIDNIGHT + timedelta(days=len(DAYS))
     for index in range(count):
         id_ += random.choice((1, 1, 1, 3))
-        started_at = w.MIDNIGHT + timedelta(days=len(DAYS)) * ((index + random.random()) / count)
+        started_at = w.MIDNIGHT + (end - w.MIDNIGHT) * ((index + random.random()) / count)
+        details = draw_details(random, int(started_at.timestamp()))
+        tagged_after = random.choice(_LATE)
+        last_change = started_at + timedelta(seconds=max(tagged_after, *(after for after, _ in details), 2_000))
+        earliest = max(w.MIDNIGHT, last_change - RUNGS[-1])
         moves = random.random() < 0.4
         calls.append(
             ModelCall(
                 id_,
                 started_at,
                 seconds=random.choice((30, 2_000)),
-                appears_after=random.choice((0, 0, *_LATE)),
-                tagged_after=random.choice(_LATE),
+                appears_after=random.choice((0, 0, *_LATE[:-1])),
+                tagged_after=tagged_after,
                 moved_after=random.choice(_LATE[1:]) if moves else None,
-                moved_to=w.MIDNIGHT + random.random() * timedelta(days=len(DAYS)) if moves else None,
-                details=draw_details(random, int(started_at.timestamp())),
+                moved_to=earliest + random.random() * (end - earliest) if moves else None,
+                details=details,
             )
         )
     return calls
