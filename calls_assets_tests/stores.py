@@ -87,6 +87,7 @@ class StoreProxy:
         ignores_conditions: Whether the store is one that does not know `If-None-Match`.
         has_opaque_tags: Whether the tags in its answers are no digests, as on Azure or with keys of the customer's own.
         pause_seconds: How long it waits before each quarter of an answer's content.
+        is_strict: Whether the store keeps nothing of a PUT whose bytes are not all there, as S3 does and moto does not.
     """
 
     url: str
@@ -96,6 +97,7 @@ class StoreProxy:
     ignores_conditions: bool = False
     has_opaque_tags: bool = False
     pause_seconds: float = 0.0
+    is_strict: bool = False
 
     def environment(self) -> dict[str, str]:
         """Gives the variables with which clients find the store."""
@@ -268,11 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._pass(body)
             self.close_connection = True
         elif fault == BROKEN_OFF_PUT:
-            self._break_off(body)
+            if not self.proxy.is_strict:
+                self._break_off(body)
             self.close_connection = True
         elif fault == FAILED_AFTER:
             self._pass(body)
             self._error("500", "InternalError")
+        elif fault == TRUNCATED_PUT and self.proxy.is_strict:
+            self._error("400", "BadDigest")
         elif fault == TRUNCATED_PUT:
             self._answer(*self._pass(body[: len(body) // 2]))
         elif fault == REPEATED_PUT:

@@ -228,6 +228,7 @@ def test_several_sweeps_of_the_same_days_at_once_lose_nothing(store: StoreProxy,
     """Each in a thread with an opening of its own, merging and publishing, while a tenth of the requests fails."""
     random = Random(SEED)
     world = w.World.draw(random, calls_per_day=choose(8, 30), days=2)
+    store.is_strict = True  # else one sees what another has not yet mended
     fail_some(store, random)
     vendors: list[ModelVendor] = [world.vendor(world.late) for _ in range(choose(3, 6))]
     for number, vendor in enumerate(vendors):

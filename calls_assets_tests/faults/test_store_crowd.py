@@ -1,7 +1,8 @@
 """Concurrency over an object store: writers do runs of the same days in processes of their own while readers watch.
 
 Each process is spawned and has a client of its own; now and then a request goes wrong. Nobody may fail, no landed read
-may be lost, readers find every table that was there before, and at rest the tables are what a rebuild gives.
+may be lost, readers find every table that was there before, and at rest the tables are what a rebuild gives. The store
+shows no object but whole ones, as S3 does: until a writer has mended what another store kept, readers would see it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def gather(
     # A crowd does nothing with the place but open it, and what opens directories opens addresses.
     crowd = Crowd(cast("Path", address), world, open_lake, w.publish_days, counters, wanted)
     tasks = [crowd.write] * choose(3, 8) + [crowd.read] * choose(1, 4)
+    store.is_strict = True
     fail_some(store, random, _SHARE)
     processes = [
         context.Process(target=task, args=(SEED + number, diaries / f"{number}.json"))

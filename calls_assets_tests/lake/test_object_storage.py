@@ -17,6 +17,7 @@ from calls_assets.lake.object_storage import PROBE_KEY, ObjectStorage
 from calls_assets.read import read_table
 from calls_assets.settings import Settings
 from calls_assets_tests.stores import (
+    BROKEN_OFF_PUT,
     BUCKET,
     CONFLICT,
     DROPPED_ANSWER,
@@ -115,6 +116,18 @@ def test_a_write_is_one_put_with_a_checksum(store: StoreProxy, storage: ObjectSt
         Heard("PUT", store.heard[0].key, len(CONTENT), is_create=True, is_checked=True),
         Heard("PUT", store.heard[0].key, len(CONTENT), is_create=False, is_checked=True),
     ]
+
+
+@pytest.mark.parametrize("fault", [TRUNCATED_PUT, BROKEN_OFF_PUT])
+def test_what_a_store_refuses_as_damaged_on_its_way_is_sent_again(
+    store: StoreProxy, storage: ObjectStorage, fault: str
+) -> None:
+    """S3 keeps nothing of it."""
+    store.is_strict = True
+    befall(store, fault, 1)
+    storage.put_new("raw/new", CONTENT)
+    assert [one.method for one in store.heard] == ["PUT", "PUT"]
+    assert storage.read("raw/new") == CONTENT
 
 
 def test_where_tags_are_no_digests_what_was_written_is_read_back(store: StoreProxy, storage: ObjectStorage) -> None:
