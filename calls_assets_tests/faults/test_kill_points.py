@@ -23,7 +23,7 @@ import pytest
 from calls_assets.lake import Lake, LocalStorage, Read, Segment
 from calls_assets.lake.raw import merge_rows
 from calls_assets_tests.faults import world as w
-from calls_assets_tests.faults.counts import SEED, choose, tell
+from calls_assets_tests.faults.counts import IS_TORTURE, SEED, choose, tell
 from calls_assets_tests.faults.failpoints import MODES, Point, list_points
 from calls_assets_tests.faults.stages import (
     Expected,
@@ -83,6 +83,7 @@ def torment(
     only: str | None = None,
     modes: Collection[str] = MODES,
     sample: tuple[Random, int] | None = None,
+    until: str | None = None,
 ) -> tuple[Counter[str], list[str], int]:
     """Runs the points of a world's stages.
 
@@ -92,9 +93,10 @@ def torment(
         only: The stage; all when None.
         modes: The ways to fail.
         sample: Draws this many of the points when there are more.
+        until: The violation after which it is enough.
 
     Returns:
-        The number of points by mode, the violations, and the number of different states that were left.
+        The number of points tried by mode, the violations, and the number of different states that were left.
     """
     with w.fast_directory() as directory:
         jobs: list[_Job] = []
@@ -114,9 +116,14 @@ def torment(
                 jobs += [(number, world, before, point, open_lake, expected) for point in points]
         if sample is not None and len(jobs) > sample[1]:
             jobs = sample[0].sample(jobs, sample[1])
+        results: list[tuple[str, list[str]]] = []
         with ProcessPoolExecutor(_PROCESSES, mp_context=_SMALL) as pool:
-            results = list(pool.map(run_job, jobs, chunksize=16))
-    counts = Counter(job[3].mode for job in jobs)
+            for result in pool.map(run_job, jobs, chunksize=4 if until else 16):
+                results.append(result)
+                if until is not None and any(until in text for text in result[1]):
+                    pool.shutdown(cancel_futures=True)
+                    break
+    counts = Counter(job[3].mode for job in jobs[: len(results)])
     return counts, [text for _, problems in results for text in problems], len({state for state, _ in results})
 
 
@@ -186,7 +193,7 @@ class DestructiveLake(TellingLake):
 def test_broken_protocols_are_caught(stage: str, open_lake: Callable[[Path], Lake], what: str) -> None:
     """Each twin breaks one promise, and the harness says which."""
     world = w.World.draw(Random(SEED))
-    counts, violations, _ = torment(world, open_lake, only=stage, modes=MODES[:3])
+    counts, violations, _ = torment(world, open_lake, only=stage, modes=MODES[:3], until=None if IS_TORTURE else what)
     caught = [text for text in violations if what in text]
     tell("kill_points twin", twin=f"{stage}: {what}", points=counts.total(), caught=len(caught))
     assert caught
