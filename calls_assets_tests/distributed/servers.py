@@ -16,8 +16,8 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 
 _USER = "calls"
-_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
-"""These servers die with their test: what they wrote need not outlive a power cut."""
+_FAST = ("-c", "fsync=off", "-c", "full_page_writes=off")
+"""These servers die with their test: what they wrote need not outlive a power cut, but it does outlive their crash."""
 
 
 def free_port() -> int:
@@ -51,7 +51,7 @@ class Postgres:
         self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self._log), "-o", " ".join(options))
 
     def stop(self) -> None:
-        """Stops it as a crash of its machine would: connections break at once."""
+        """Stops it as its crash would: connections break at once, what was committed stays."""
         self._run("pg_ctl", "stop", "-w", "-D", str(self._data), "-m", "immediate")
 
     def url(self, database: str) -> str:

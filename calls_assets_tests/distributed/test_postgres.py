@@ -139,7 +139,7 @@ def test_everything_that_starts_runs_works_on_postgres(tmp_path: Path, monkeypat
             postgres.start()
 
             # Runs that were at work may fail at the loss of their storage: what they did is asked for once more.
-            wait("the backfill's run", lambda: dev.runs(tags=[{"key": "dagster/backfill", "value": backfill}]))
+            wait("the end of the backfill", lambda: dev.backfill_status(backfill) != "REQUESTED")
             wait("the end of all runs", lambda: not dev.unended())
             if dev.runs(statuses=["FAILURE"]):
                 again = [(["call_records", "calls"], str(day)) for day in days[2:-1]]

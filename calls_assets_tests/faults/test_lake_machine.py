@@ -8,6 +8,7 @@ that the account ever said. Which rows follow from it tells the end-to-end tests
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from collections.abc import Collection
 from datetime import date, datetime, timedelta
@@ -23,7 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from calls_assets.api import Answer
-from calls_assets.lake import DAILY_TABLES, Lake
+from calls_assets.lake import DAILY_TABLES, Lake, Storage
+from calls_assets.lake.object_storage import ObjectStorage
 from calls_assets.lake.raw import merge_rows
 from calls_assets_tests.e2e import oracle
 from calls_assets_tests.faults import world as w
@@ -174,8 +176,15 @@ class LakeMachine(RuleBasedStateMachine):
     def begin(self, number: int) -> None:
         """Draws an account; some hours of its first day are past."""
         self.vendor = RememberedVendor(draw_calls(Random(number)), w.MIDNIGHT + timedelta(hours=8))
-        self.files: dict[str, bytes] = {}
-        self.storage = MemoryStorage(self.files)
+        self.storage = self.make_storage()
+
+    def make_storage(self) -> Storage:
+        """Gives an empty place."""
+        return MemoryStorage({})
+
+    def read_all(self) -> dict[str, bytes]:
+        """Gives every file."""
+        return {file.key: self.storage.read(file.key) for file in self.storage.list("")}
 
     def open(self, step: str) -> Lake:
         """Opens the lake anew: nothing is remembered but files."""
@@ -215,12 +224,12 @@ class LakeMachine(RuleBasedStateMachine):
         """All tables are lost, and made again from raw; no file differs from what it was."""
         lake = self.open("rebuild")
         w.publish_days(lake, DAYS)
-        before = dict(self.files)
+        before = self.read_all()
         for key in before:
             if key.startswith(("tables/", "published/")):
                 lake.storage.delete(key)
         w.publish_days(lake, DAYS)
-        assert self.files == before
+        assert self.read_all() == before
         self.check(DAYS)
 
     def check(self, days: Collection[date]) -> None:
@@ -282,6 +291,25 @@ def test_any_order_of_work_shows_what_the_account_said() -> None:
         steps, rows = dict(LakeMachine.steps), dict(LakeMachine.rows)
         tell("lake_machine", examples=examples, steps=steps, compared_rows=rows, violation=violation)
     assert all(LakeMachine.rows[name] for name in DAILY_TABLES)
+
+
+@pytest.mark.long
+def test_an_object_store_shows_the_same(address: str) -> None:
+    """Each life in a place of its own, over HTTP."""
+
+    class Remote(LakeMachine):
+        """The machine over an object store."""
+
+        steps: ClassVar[Counter[str]] = Counter()
+        rows: ClassVar[Counter[str]] = Counter()
+
+        def make_storage(self) -> Storage:
+            """Gives an empty prefix."""
+            return ObjectStorage(f"{address}/{secrets.token_hex(6)}")
+
+    run(Remote, 20, [Phase.generate])
+    tell("lake_machine, object store", examples=20, steps=dict(Remote.steps), compared_rows=dict(Remote.rows))
+    assert Remote.rows.total()
 
 
 class ForgetfulLake(Lake):

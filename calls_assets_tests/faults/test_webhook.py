@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from calls_assets.inbox import Inbox
-from calls_assets.lake import LocalStorage
+from calls_assets.lake import LocalStorage, open_storage
+from calls_assets.settings import Location
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize, read_rows
 from calls_assets_tests.faults.counts import IS_TORTURE, SEED, choose, tell
@@ -144,41 +145,47 @@ async def deliver(receiver: Receiver, bodies: list[bytes], kills: int) -> tuple[
     return taken, times
 
 
-def list_stored(environment: dict[str, str]) -> set[int]:
+def list_stored(lake: Location) -> set[int]:
     """Lists the numbers of the deliveries in the spool."""
-    inbox = Inbox(LocalStorage(Path(environment["CALLS_DATA_DIR"])))
+    inbox = Inbox(open_storage(lake))
     return {json.loads(inbox.read(delivery))["number_of_test"] for delivery in inbox.deliveries()}
 
 
 @pytest.mark.timeout(240)
-def test_what_was_answered_200_is_in_the_tables(environment: dict[str, str]) -> None:
+def test_what_was_answered_200_is_in_the_tables(place: Location, environment: dict[str, str]) -> None:
     """Killed again and again at full speed: every delivery that got a 200 is stored, and then in the tables."""
+    lake: Location = Path(environment["CALLS_DATA_DIR"])
+    count, kills = DELIVERIES, KILLS
+    if isinstance(place, str):
+        count, kills, lake = choose(60, 2_000), choose(2, 20), place
+        environment["CALLS_DATA_DIR"] = place
     account = Account(
-        first_day=TODAY - timedelta(days=3), calls_per_day=2 * DELIVERIES, timezone="UTC", first_id=500, late_share=0.0
+        first_day=TODAY - timedelta(days=3), calls_per_day=2 * count, timezone="UTC", first_id=500, late_share=0.0
     )
     vendor, day, now = Vendor(account), TODAY - timedelta(days=1), datetime.now(UTC)
     calls = [
         (id_, vendor.started_at(id_))
         for id_ in vendor.ids_of_day(day)
         if vendor.answer(id_, now) is not None and vendor.started_at(id_).date() == day
-    ][:DELIVERIES]
+    ][:count]
     bodies = [
         json.dumps({"id": id_, "startedDate": start.isoformat(), "waitingTime": 18, "number_of_test": n}).encode()
         for n, (id_, start) in enumerate(calls)
     ]
     with running(environment) as receiver:
-        taken, times = asyncio.run(deliver(receiver, bodies, KILLS))
-    lost = taken - list_stored(environment)
+        taken, times = asyncio.run(deliver(receiver, bodies, kills))
+    lost = taken - list_stored(lake)
     with serve(create_app(vendor, token=TOKEN)) as server:
         run = materialize(environment | {"CALLS_API_BASE_URL": server.url}, "--partition", day.isoformat())
     assert run.returncode == 0, run.stderr[-2000:]
-    rows = read_rows(Path(environment["CALLS_DATA_DIR"]), "calls", day)
+    rows = read_rows(lake, "calls", day)
     waits = {row["call_id"] for row in rows if row["waiting_seconds"] == 18}
     missing = {calls[number][0] for number in taken} - waits
     tell(
         "webhook killed",
+        place="object store" if isinstance(place, str) else "directory",
         deliveries=len(bodies),
-        kills=KILLS,
+        kills=kills,
         answered=len(taken),
         lost=len(lost),
         missing_in_tables=len(missing),
@@ -195,7 +202,7 @@ def test_a_receiver_that_answers_too_early_is_caught(environment: dict[str, str]
     bodies = [json.dumps({"id": n + 1, "number_of_test": n}).encode() for n in range(300)]
     with running(environment, FORGETFUL) as receiver:
         taken, _ = asyncio.run(deliver(receiver, bodies, 3))
-    assert taken - list_stored(environment)
+    assert taken - list_stored(Path(environment["CALLS_DATA_DIR"]))
 
 
 def forge(
