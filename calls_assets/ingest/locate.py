@@ -147,9 +147,14 @@ class Locator:
         """
         if not len(self.knowledge.calls()[0]):
             return None
-        searches = [self._narrow(begin_us), self._narrow(end_us)]
-        while wanted := [ids for search in searches if (ids := next(search, None)) is not None]:
-            await self._ask(sorted({id_ for ids in wanted for id_ in ids}))
+        while True:
+            searches = [self._narrow(begin_us), self._narrow(end_us)]
+            while wanted := [ids for search in searches if (ids := next(search, None)) is not None]:
+                await self._ask(sorted({id_ for ids in wanted for id_ in ids}))
+            edges = {id_ for at_us in (begin_us, end_us) for id_ in self._list_edge(at_us)}
+            if not edges:
+                break
+            await self._ask(sorted(edges))
         low_before, low_after = self.knowledge.split(begin_us)
         high_before, high_after = self.knowledge.split(end_us)
         top = self.knowledge.highest
@@ -164,6 +169,16 @@ class Locator:
         else:
             last = high_before + MARGIN
         return max(1, first), min(top, last)
+
+    def _list_edge(self, boundary_us: int) -> Iterator[int]:
+        """Lists the unknown ids just below the call after an instant, where the hole before it is not read whole.
+
+        A few missing ids far apart do not tell a hole: where one id in three is missing, the search meets such by
+        chance once in some hundred days. All of a margin do.
+        """
+        before, after = self.knowledge.split(boundary_us)
+        if after is not None and after - before > MAX_GAP:
+            yield from (id_ for id_ in range(after - MARGIN, after) if id_ not in self.knowledge.known)
 
     def _narrow(self, boundary_us: int) -> Iterator[list[int]]:
         """Narrows the ids around an instant until no more than a margin of unknown ids lies between.

@@ -114,6 +114,16 @@ def test_an_empty_account_is_searched_once_an_hour(tmp_path: Path) -> None:
     assert len(shown(tmp_path, begun.time.date(), UTC_ZONE)) == 900
 
 
+def test_a_few_missing_ids_are_not_taken_for_the_accounts_beginning(tmp_path: Path) -> None:
+    """Missing are those that the search looks at below a call that it has met: 65,536, 66,560 and neighbours."""
+    missing = {*range(65_536, 65_539), 66_560, 66_561, 67_072, 67_329}
+    account = [call for call in make_account(10, 252, 65_124, 2_600) if call.id not in missing]
+    vendor, day = ModelVendor(account, LATER), date(2025, 3, 4)
+    report = run_sweep(tmp_path, vendor, [day], UTC_ZONE)
+    assert shown(tmp_path, day, UTC_ZONE) == vendor.truth(day, UTC_ZONE)
+    assert report.coverage[day].is_complete
+
+
 def test_an_account_without_a_call_on_a_day_gets_an_empty_day(tmp_path: Path) -> None:
     """A hole of a whole day between busy ones is complete and empty."""
     account = [call for call in make_account(10, 300, 1, 50) if call.started_at.date() != date(2025, 3, 5)]
