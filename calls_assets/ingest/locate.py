@@ -147,13 +147,15 @@ class Locator:
         """
         if not len(self.knowledge.calls()[0]):
             return None
+        tried: set[int] = set()  # an id that fails stays unknown
         while True:
             searches = [self._narrow(begin_us), self._narrow(end_us)]
             while wanted := [ids for search in searches if (ids := next(search, None)) is not None]:
                 await self._ask(sorted({id_ for ids in wanted for id_ in ids}))
-            edges = {id_ for at_us in (begin_us, end_us) for id_ in self._list_edge(at_us)}
+            edges = {id_ for at_us in (begin_us, end_us) for id_ in self._list_edge(at_us)} - tried
             if not edges:
                 break
+            tried |= edges
             await self._ask(sorted(edges))
         low_before, low_after = self.knowledge.split(begin_us)
         high_before, high_after = self.knowledge.split(end_us)

@@ -124,6 +124,14 @@ def test_a_few_missing_ids_are_not_taken_for_the_accounts_beginning(tmp_path: Pa
     assert report.coverage[day].is_complete
 
 
+@pytest.mark.timeout(60)
+def test_an_id_that_fails_below_the_first_call_does_not_hold_the_search(tmp_path: Path) -> None:
+    """It stays unknown, and is not waited for."""
+    vendor = ModelVendor(make_account(10, 300, 65_123, 50), LATER, fails=frozenset({65_100}))
+    run_sweep(tmp_path, vendor, [date(2025, 2, 28), date(2025, 3, 1)], UTC_ZONE)
+    assert shown(tmp_path, date(2025, 3, 1), UTC_ZONE) == vendor.truth(date(2025, 3, 1), UTC_ZONE)
+
+
 def test_an_account_without_a_call_on_a_day_gets_an_empty_day(tmp_path: Path) -> None:
     """A hole of a whole day between busy ones is complete and empty."""
     account = [call for call in make_account(10, 300, 1, 50) if call.started_at.date() != date(2025, 3, 5)]
