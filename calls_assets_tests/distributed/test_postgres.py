@@ -18,7 +18,6 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.test_utils import freeze_time
-from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 from starlette.applications import Starlette
@@ -31,6 +30,7 @@ from calls_assets_tests.e2e.dagster_dev import ROOT, DagsterDev, dagster_dev
 from calls_assets_tests.e2e.running import TABLES, TOKEN, make_environment, read_rows
 from calls_assets_tests.e2e.test_dagster_dev import zone_at_noon
 from calls_assets_tests.faults.test_webhook import SECRET, running
+from calls_assets_tests.workspaces import open_workspace
 
 IN_FLIGHT = 3
 PROBES = 1
@@ -45,7 +45,7 @@ def tick_schedule(home: Path, zone: ZoneInfo) -> None:
     target = ModuleTarget("calls_assets.definitions", None, str(ROOT), "calls_assets")
     with (
         dg.DagsterInstance.from_config(str(home)) as instance,
-        WorkspaceProcessContext(instance, target) as context,
+        open_workspace(instance, target) as context,
     ):
         for minutes in (0, 16):
             now = (shown + timedelta(minutes=minutes)).astimezone(UTC)

@@ -35,6 +35,7 @@ from calls_assets.settings import Settings, SettingsError
 from calls_assets_tests.api.server import Heard, Served
 from calls_assets_tests.faults import canaries, tricks
 from calls_assets_tests.faults.counts import SEED, choose, tell
+from calls_assets_tests.workspaces import open_workspace
 
 assets_module = importlib.import_module("calls_assets.defs.assets")
 build_module = importlib.import_module("calls_assets.defs.build")
@@ -145,7 +146,7 @@ def load_location(
         patch.delitem(sys.modules, module, raising=False)  # it reads the environment when it is loaded
         for name, value in environment.items():
             patch.setenv(name, value)
-        with WorkspaceProcessContext(instance, target, code_server_log_level="DEBUG") as context:
+        with open_workspace(instance, target) as context:
             yield context
 
 
