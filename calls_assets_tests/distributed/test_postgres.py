@@ -94,7 +94,7 @@ def test_everything_that_starts_runs_works_on_postgres(tmp_path: Path, monkeypat
     zone = zone_at_noon()
     today = datetime.now(zone).date()
     days = [today - timedelta(days=back) for back in range(8, -1, -1)]
-    vendor = Vendor(Account(**PLAIN, first_day=days[0], calls_per_day=100, timezone=zone.key, first_id=300))
+    vendor = Vendor(Account(**PLAIN, first_day=days[0], calls_per_day=100, timezone=zone.key, first_id=8_000))
     clock = SettableClock(datetime.now(UTC) - timedelta(hours=3), speed=0)
     meter = Meter(create_app(vendor, token=TOKEN, faults=FaultPlan(latency_seconds=0.002), clock=clock))
     with run_postgres() as postgres, serve(Starlette(routes=[Mount("/", meter)])) as server:

@@ -31,7 +31,6 @@ DAY = date(2025, 5, 20)
 MIDNIGHT = datetime(2025, 5, 20, tzinfo=UTC)
 RUNGS = (timedelta(hours=1), timedelta(hours=24), timedelta(days=7))
 TOKEN = "tok-lossy"
-FIRST_ID = 1  # met at once, also when many probes fail
 NEXT_DAY_IDS = 40
 IN_FLIGHT_SECONDS = 0.25  # requests that were under way when a pause was answered
 RATE_SLACK = 0.03  # of the rate: arrivals jitter where departures do not
@@ -60,6 +59,7 @@ class LossyApi:
         failing: Share of the attempts that fail.
         pauses: How many answers may ask for a second's pause; further ones ask for none.
         timeout_seconds: The client's deadline: a stall lasts longer.
+        first_id: By default met at once, also when many probes fail.
         dies_after: Requests after which it accepts connections and never answers.
         befell: How often each way befell an attempt.
         floors: Per pause, when it was asked for and until when.
@@ -70,6 +70,7 @@ class LossyApi:
     failing: float = 0.3
     pauses: int = 3
     timeout_seconds: float = 1.0
+    first_id: int = 1
     dies_after: float = math.inf
     befell: Counter[str] = field(default_factory=Counter)
     floors: list[tuple[float, float]] = field(default_factory=list)
@@ -79,7 +80,7 @@ class LossyApi:
         self._seed = self.random.getrandbits(64)
         self._requests = 0
         self._asked = Counter[int]()
-        id_ = FIRST_ID
+        id_ = self.first_id
         for index in range(self.count + NEXT_DAY_IDS):
             offset = index * 86_400 // self.count if index < self.count else 86_400 + (index - self.count) * 60
             self.starts[id_] = int(MIDNIGHT.timestamp()) + offset

@@ -48,7 +48,7 @@ def vendor() -> Vendor:
     """Gives an account with many calls right now."""
     zone = zone_at_noon()
     first_day = datetime.now(zone).date() - timedelta(days=DAYS_BACK)
-    return Vendor(Account(first_day=first_day, calls_per_day=3_000, timezone=zone.key, first_id=300, **PLAIN))
+    return Vendor(Account(first_day=first_day, calls_per_day=3_000, timezone=zone.key, first_id=70_000, **PLAIN))
 
 
 @pytest.fixture(scope="module")

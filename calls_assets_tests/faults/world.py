@@ -27,6 +27,8 @@ from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, optio
 ZONE = ZoneInfo("UTC")
 FIRST = date(2025, 5, 20)
 MIDNIGHT = datetime(2025, 5, 20, tzinfo=UTC)
+FIRST_IDS = (1, 8_192)
+"""The ids before an account's first: none, or more than `MAX_GAP`. The search for an account asks at both at once."""
 CHANGE_COLUMNS = ("call_id", "field", "old_value", "new_value")
 
 _RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{24}")
@@ -54,9 +56,9 @@ class World:
     @classmethod
     def draw(cls, random: Random, *, calls_per_day: int = 6, days: int = 2) -> World:
         """Draws an account: gaps in the ids, calls that appear, change or move to the next or last day late."""
-        calls, id_ = [], 0
+        calls, id_ = [], random.choice(FIRST_IDS)
         for index in range(calls_per_day * days):
-            id_ += random.choice((1, 1, 1, 2))
+            id_ += random.choice((1, 1, 1, 2)) if calls else 0
             started_at = MIDNIGHT + timedelta(days=1) / calls_per_day * (index + random.random())
             day = (started_at - MIDNIGHT).days
             target = random.choice([other for other in range(days) if other != day] or [day])
