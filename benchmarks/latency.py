@@ -17,7 +17,7 @@ from functools import partial
 from harness import CONTENDERS, OURS, QUICK, Contender, Run, Server, emit_runs, run_once, run_server, tell
 
 LATENCY_MS = 50
-COUNTS = {16: 800, 64: 3_000} if QUICK else {16: 3_200, 64: 10_000}
+COUNTS = {16: 800, 64: 3_000} if QUICK else {16: 10_000, 64: 10_000}
 ROUNDS = int(os.environ.get("ROUNDS", "3")) if not QUICK else 1
 RATE = 50
 RATE_COUNT = 500 if QUICK else 600
