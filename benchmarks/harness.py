@@ -79,7 +79,7 @@ CONTENDERS = (
         name=OURS,
         venv=None,
         script=("ours.py",),
-        work="finds the ids itself (331 more requests), retries, limiter, payload contract; answers stored durably as "
+        work="finds the ids itself (360 more requests), retries, limiter, payload contract; answers stored durably as "
         "they were sent; seven tables and the agents as Parquet, made durable; completeness and keys checked",
     ),
     Contender(
