@@ -85,7 +85,7 @@ def draw_calls(random: Random) -> list[ModelCall]:
     the API then tells it; and none appears days late amid ids whose starts were moved by days, from which the time of
     one that is missing is estimated.
     """
-    calls, id_, count = [], random.choice(w.FIRST_IDS), 15
+    calls, id_, count = list[ModelCall](), random.choice(w.FIRST_IDS), 15
     end = w.MIDNIGHT + timedelta(days=len(DAYS))
     for index in range(count):
         id_ += random.choice((1, 1, 1, 3)) if calls else 0

@@ -56,7 +56,7 @@ class World:
     @classmethod
     def draw(cls, random: Random, *, calls_per_day: int = 6, days: int = 2) -> World:
         """Draws an account: gaps in the ids, calls that appear, change or move to the next or last day late."""
-        calls, id_ = [], random.choice(FIRST_IDS)
+        calls, id_ = list[ModelCall](), random.choice(FIRST_IDS)
         for index in range(calls_per_day * days):
             id_ += random.choice((1, 1, 1, 2)) if calls else 0
             started_at = MIDNIGHT + timedelta(days=1) / calls_per_day * (index + random.random())
