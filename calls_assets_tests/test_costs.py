@@ -1,8 +1,8 @@
 """What a call costs in work that can be counted: Python function calls, requests, files. Not in time.
 
-`costs.json` has what was counted when it was last agreed to. More than a tenth above it fails: find what has become
-dearer, or agree by writing the new figure. Counts are those of Python 3.11; later versions count fewer for most of the
-same, and more for finding modules and files, so they may count two fifths more.
+`costs.json` has what was counted when it was last agreed to, with Python 3.11. More than a tenth above it fails there:
+find what has become dearer, or agree by writing the new figure. Later versions count fewer for most of the same, and
+more for finding modules and files: they may be two fifths above it.
 """
 
 from __future__ import annotations
