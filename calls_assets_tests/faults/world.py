@@ -28,7 +28,7 @@ ZONE = ZoneInfo("UTC")
 FIRST = date(2025, 5, 20)
 MIDNIGHT = datetime(2025, 5, 20, tzinfo=UTC)
 FIRST_IDS = (1, 8_192)
-"""The ids before an account's first: none, or more than `MAX_GAP`. The search for an account asks at both at once."""
+"""Where accounts begin: with no id below, or with more than `MAX_GAP`. The search for an account asks at both first."""
 CHANGE_COLUMNS = ("call_id", "field", "old_value", "new_value")
 
 _RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{24}")
