@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -268,7 +267,7 @@ def run_once(
     count: int,
     in_flight: int = 64,
     rate: int | None = None,
-    more: Mapping[str, str] = MappingProxyType({}),
+    prepare: Callable[[], Mapping[str, str]] = dict,
 ) -> Run:
     """Lets a contender fetch `count` calls, and again when others disturbed it.
 
@@ -279,13 +278,13 @@ def run_once(
         count: How many calls.
         in_flight: Requests at a time, for those who can.
         rate: The allowed requests a second, for those who can keep to one.
-        more: Further variables of its environment.
+        prepare: Called before each attempt; gives further variables of its environment.
     """
     runs: list[Run] = []
     for _ in range(QUIET_ATTEMPTS if server.waited_seconds < MOST_WAITING_SECONDS else 1):
         server.waited_seconds += _wait_until_quiet(MOST_WAITING_SECONDS - server.waited_seconds)
         server.configure(options)
-        run = _run(contender, server, count=count, in_flight=in_flight, rate=rate, more=more)
+        run = _run(contender, server, count=count, in_flight=in_flight, rate=rate, more=prepare())
         if not run.is_disturbed:
             return run
         runs.append(run)

@@ -54,9 +54,12 @@ def measure_sweep(proxy: StoreProxy) -> None:
     with run_server(CALLS) as server:
         for _ in range(ROUNDS):
             for name, found in speeds.items():
-                proxy.heard.clear()
-                more = {"CALLS_DATA_DIR": new_address(), **proxy.environment()} if name == STORE else {}
-                run = run_once(ours, server, {"calls": CALLS}, count=CALLS, more=more)
+
+                def prepare(name: str = name) -> dict[str, str]:
+                    proxy.heard.clear()
+                    return {"CALLS_DATA_DIR": new_address(), **proxy.environment()} if name == STORE else {}
+
+                run = run_once(ours, server, {"calls": CALLS}, count=CALLS, prepare=prepare)
                 if not run.is_success:
                     sys.exit(f"the sweep failed: {name}")
                 tell(f"{name}: {run.work_seconds:.2f} s, {len(proxy.heard)} requests to the store")
