@@ -36,7 +36,6 @@ LOADED = (
     "calls_assets.run_history",
     "calls_assets.run_queue",
     "duckdb",
-    "matplotlib.backends.backend_svg",
     "obstore.store",
     "pandas",
     "pyarrow.acero",

@@ -18,7 +18,7 @@ from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import ROOT, dagster_dev
 from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize, read_rows, read_stats
 
-SLOW_TO_LOAD = ("aiohttp", "calls_assets", "duckdb", "httpx", "matplotlib", "numpy", "pandas", "pyarrow")
+SLOW_TO_LOAD = ("aiohttp", "calls_assets", "duckdb", "httpx", "numpy", "pandas", "pyarrow", "pygal")
 REQUESTS_PER_SECOND = "20"
 """So slow that a run can be ended under way."""
 

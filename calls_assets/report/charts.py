@@ -1,65 +1,27 @@
 """Charts: the day's half hours as SVG for a page with a strict policy: no scripts, no styles, no colours of its own.
 
-What belongs here: drawing with matplotlib, and turning its colours into CSS classes, so that the page's style decides
-(light, dark, print). What stays out: which numbers are drawn. No text of the vendor gets here: matplotlib would read
-`$` as mathematics.
+What belongs here: drawing with pygal, and keeping of it what the page may have; the page's style gives the classes
+their looks (light, dark, print). What stays out: which numbers are drawn. No text of the vendor gets here.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+import pygal  # type: ignore[import-untyped] # ships no types
+from pygal.style import Style  # type: ignore[import-untyped]
 
 from calls_assets.report.figures import Slot
 
-# Colours by which the drawing's parts are told apart; none of them reaches the page.
-_OFFERED, _ANSWERED, _LEVEL, _AXIS, _GRID, _TEXT = (f"#00000{number}" for number in range(1, 7))
-_HIT = "#000007"
-_CLASSES = {
-    _OFFERED: "offered",
-    _ANSWERED: "answered",
-    _LEVEL: "level",
-    _AXIS: "axis",
-    _GRID: "grid",
-    _TEXT: "text",
-    _HIT: "hit",
-}
-_KEPT_STYLES = frozenset({"stroke-width", "stroke-dasharray", "text-anchor", "font-size"})
-_KEPT_ATTRIBUTES = frozenset({"d", "x", "y", "width", "height", "transform", "viewBox"})
-_REFERENCES = frozenset({"id", "href", "clip-path"})
-_KEPT_TAGS = frozenset({"svg", "g", "path", "use", "text", "tspan", "defs", "clipPath", "rect", "title"})
-_HIT_ID = "slot-"
-_SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # measured with it: it comes with matplotlib, so the drawing is the same everywhere
-    "path.simplify": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": _AXIS,
-    "axes.labelcolor": _TEXT,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "text.color": _TEXT,
-    "xtick.color": _AXIS,
-    "ytick.color": _AXIS,
-    "xtick.labelcolor": _TEXT,
-    "ytick.labelcolor": _TEXT,
-    "ytick.major.size": 0,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 7,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
+_KEPT_TAGS = frozenset({"svg", "g", "path", "rect", "circle", "text"})
+_DROPPED_TAGS = frozenset({"defs", "title", "desc"})
+_KEPT_ATTRIBUTES = frozenset({"d", "x", "y", "width", "height", "cx", "cy", "r", "transform"})
+_KEPT_CLASSES = frozenset({"x", "y", "axis", "guide", "line", "serie-0", "serie-1"})
+_DROPPED_CLASSES = frozenset({"background", "titles", "text-overlay", "tooltip-overlay"})
+_LEVELS = (0.0, 0.5, 1.0)
 
 
 def draw_intervals(slots: Sequence[Slot], *, key: str, title: str, description: str, is_narrow: bool) -> str:
@@ -73,118 +35,106 @@ def draw_intervals(slots: Sequence[Slot], *, key: str, title: str, description: 
         is_narrow: For screens of telephones: higher, with larger text and fewer labels.
 
     Returns:
-        An `svg` element: classes for colours, no size, no style, no reference outside itself.
+        An `svg` element: classes for looks, no size, no style, no reference outside itself.
     """
-    size, text_size = ((4.9, 5.4), 11) if is_narrow else ((12.4, 4.5), 9.5)
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": key, "font.size": text_size, "axes.titlesize": text_size}):
-        figure = Figure(figsize=size)
-        calls, level = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-        _set_margins(figure, text_size)
-        places = range(len(slots))
-        calls.bar(places, [slot.offered for slot in slots], 0.86, color=_OFFERED, edgecolor=_ANSWERED, linewidth=0.7)
-        calls.bar(places, [slot.answered for slot in slots], 0.86, color=_ANSWERED)
-        calls.set_title("Calls per half hour")
-        calls.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        calls.set_ylim(0, max(1.0, 1.05 * max(slot.offered for slot in slots)))
-        calls.tick_params(axis="x", length=0)
-        levels = [float("nan") if slot.level is None else slot.level for slot in slots]
-        level.plot(places, levels, color=_LEVEL, linewidth=1.6, marker="o", markersize=3.5)
-        level.set_title("Service level")
-        level.set_ylim(-0.04, 1.04)
-        level.yaxis.set_major_formatter(PercentFormatter(1))
-        level.set_yticks((0, 0.5, 1))
-        _label_hours(level, slots, at_most=6 if is_narrow else 25)
-        for axes in (calls, level):
-            axes.grid(axis="y", linewidth=0.7)
-            if not is_narrow:
-                for place in places:
-                    hit = Rectangle(
-                        (place - 0.5, 0), 1, 1, transform=axes.get_xaxis_transform(), gid=f"{_HIT_ID}{place}"
-                    )
-                    hit.set(color=_HIT, linewidth=0)
-                    axes.add_artist(hit)
-        level.set_xlim(-0.6, len(slots) - 0.4)
-        sink = io.StringIO()
-        figure.savefig(sink, format="svg", metadata={"Date": None})
-    root = _to_inline(sink.getvalue(), key, [slot.text for slot in slots])
-    root.set("role", "img")
-    for attribute, tag, text in (("aria-describedby", "desc", description), ("aria-labelledby", "title", title)):
-        child = ET.Element(tag, {"id": f"{key}-{tag}"})
-        child.text = text
-        root.insert(0, child)
-        root.set(attribute, f"{key}-{tag}")
-    return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
-
-
-def _set_margins(figure: Figure, text_size: float) -> None:
-    """Leaves room for titles, hours, and numbers of five digits: measuring all texts takes longer than drawing them."""
-    width, height = (72 * inches for inches in figure.get_size_inches())
-    figure.subplots_adjust(
-        left=4 * text_size / width,
-        right=1 - 0.5 * text_size / width,
-        top=1 - 2.2 * text_size / height,
-        bottom=2 * text_size / height,
-        hspace=0.3,
+    width, heights, text_size = (350, (230, 150), 11) if is_narrow else (1180, (250, 150), 12)
+    head = 2 * text_size
+    hours = _list_hours(slots, at_most=6 if is_narrow else 25)
+    common: dict[str, Any] = {
+        "width": width,
+        "style": Style(label_font_size=text_size),
+        "js": (),
+        "no_data_text": "",
+        "show_legend": False,
+        "truncate_label": -1,
+        "spacing": round(text_size / 2),
+        "margin": 1,
+        "margin_top": round(text_size / 2),
+        "margin_right": round(text_size / 2),
+    }
+    most = max(slot.offered for slot in slots)
+    calls = pygal.StackedBar(
+        **common,
+        height=heights[0],
+        range=(0, max(1, most)),
+        order_min=0,
+        max_scale=6,
+        value_formatter=lambda value: _pad(f"{value:,.0f}"),
+        x_labels=["" for _ in slots],
+        show_x_labels=False,
     )
+    calls.add(None, [slot.answered for slot in slots])
+    calls.add(None, [slot.offered - slot.answered for slot in slots])
+    level = pygal.XY(
+        **common,
+        height=heights[1],
+        range=(0, 1),
+        xrange=(0, len(slots)),
+        y_labels=_LEVELS,
+        value_formatter=lambda value: _pad(f"{value:.0%}"),
+        x_labels=[{"value": place + 0.5, "label": slots[place].label} for place in hours],
+        allow_interruptions=True,
+        dots_size=text_size / 4,
+    )
+    level.add(None, [(place + 0.5, slot.level) for place, slot in enumerate(slots)])
+    root = ET.Element("svg", {"viewBox": f"0 0 {width} {sum(heights) + 2 * head}", "font-size": f"{text_size}"})
+    root.set("role", "img")
+    for attribute, tag, text in (("aria-labelledby", "title", title), ("aria-describedby", "desc", description)):
+        ET.SubElement(root, tag, {"id": f"{key}-{tag}"}).text = text
+        root.set(attribute, f"{key}-{tag}")
+    top = 0
+    for name, chart, height in (("Calls per half hour", calls, heights[0]), ("Service level", level, heights[1])):
+        drawn = ET.fromstring(chart.render(is_unicode=True, disable_xml_declaration=True))  # noqa: S314 - drawn here
+        plot = next(element for element in drawn.iter() if element.get("class") == "plot")
+        left = re.findall(r"\d+", plot.attrib["transform"])[0]
+        ET.SubElement(root, "text", {"x": left, "y": f"{top + head - text_size / 2}"}).text = name
+        part = ET.SubElement(root, "g", {"transform": f"translate(0 {top + head})"})
+        _copy(drawn, part)
+        top += head + height
+    if not is_narrow:  # telephones do not hover
+        hints = ET.SubElement(root, "g", {"transform": f"translate({left} 0)"})
+        hints.extend(_make_hints(root, slots, top))
+    return ET.tostring(root, encoding="unicode")
 
 
-def _label_hours(axes: Axes, slots: Sequence[Slot], *, at_most: int) -> None:
-    """Labels full hours, every second, third … where there are too many."""
+def _pad(label: str) -> str:
+    """Makes labels equally long, to the thousands: pygal leaves room by their letters, and both charts begin there."""
+    return label.rjust(len("99,999"))
+
+
+def _list_hours(slots: Sequence[Slot], *, at_most: int) -> list[int]:
+    """Lists the places of full hours, every second, third … where there are too many."""
     hours = [place for place, slot in enumerate(slots) if slot.label.endswith(":00")]
     step = next(step for step in (1, 2, 3, 4, 6, 12, 24) if len(hours) <= step * at_most)
-    shown = [place for place in hours if int(slots[place].label[:2]) % step == 0]
-    axes.set_xticks(shown, [slots[place].label for place in shown])
+    return [place for place in hours if int(slots[place].label[:2]) % step == 0] or [0]
 
 
-def _to_inline(svg: str, key: str, hints: Sequence[str]) -> ET.Element:
-    """Makes of matplotlib's file an element for a page; raises ValueError for what the page could not have."""
-    root = ET.fromstring(svg)  # noqa: S314 - what was drawn above
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _local(child.tag) in {"metadata", "style"}:
-                parent.remove(child)
-    used = set(re.findall(r"(?:href=\"|url\()#([^)\"]+)", svg))
-    for element in root.iter():
-        element.tag = _local(element.tag)
-        if element.tag not in _KEPT_TAGS:
-            raise ValueError(f"unexpected element {element.tag}")
-        attributes = {_local(name): value for name, value in element.attrib.items()}
-        element.attrib.clear()
-        name = attributes.get("id", "")
-        if name.startswith(_HIT_ID):
-            hint = ET.Element("title")
-            hint.text = hints[int(name.removeprefix(_HIT_ID))]
-            element.insert(0, hint)
-        if name not in used:
-            attributes.pop("id", None)
-        for attribute, value in attributes.items():
-            if attribute in _REFERENCES:
-                element.set(attribute, re.sub(r"^(url\(#|#|)", rf"\1{key}-", value))
-            elif attribute in _KEPT_ATTRIBUTES:
-                element.set(attribute, value)
-        _set_look(element, attributes.get("style", ""))
-    for name in ("width", "height"):
-        root.attrib.pop(name, None)
-    return root
+def _make_hints(drawn: ET.Element, slots: Sequence[Slot], height: float) -> list[ET.Element]:
+    """Makes around the bar of each half hour a column that says it in words."""
+    bars = [(float(bar.attrib["x"]), float(bar.attrib["width"])) for bar in drawn.iter("rect")][: len(slots)]
+    width = bars[1][0] - bars[0][0] if len(bars) > 1 else bars[0][1]
+    columns = []
+    for slot, (x, bar_width) in zip(slots, bars, strict=True):
+        begin = x + (bar_width - width) / 2
+        size = {"x": f"{begin:.2f}", "width": f"{width:.2f}", "height": f"{height}"}
+        columns.append(ET.Element("rect", {"class": "hint", **size}))
+        ET.SubElement(columns[-1], "title").text = slot.text
+    return columns
 
 
-def _set_look(element: ET.Element, style: str) -> None:
-    """Turns a style into classes and attributes."""
-    classes = []
-    for declaration in filter(str.strip, style.split(";")):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if name in {"fill", "stroke"}:
-            if value == "none":
-                element.set(name, value)
-            else:
-                classes.append(f"{name}-{_CLASSES[value]}")
-        elif name in _KEPT_STYLES:
-            element.set(name, value)
-    if element.tag == "text" and not classes:
-        classes = ["fill-text"]
-    if classes:
-        element.set("class", " ".join(classes))
-
-
-def _local(name: str) -> str:
-    return name.rpartition("}")[2]
+def _copy(drawn: ET.Element, target: ET.Element) -> None:
+    """Copies what is in an element of pygal's, as far as the page may have it; raises ValueError for what is new."""
+    for element in drawn:
+        tag = element.tag.rpartition("}")[2]
+        classes = element.get("class", "").split()
+        if tag in _DROPPED_TAGS or not _DROPPED_CLASSES.isdisjoint(classes):
+            continue
+        if tag not in _KEPT_TAGS:
+            raise ValueError(f"unexpected element {tag}")
+        kept = ET.SubElement(target, tag, {name: value for name, value in element.items() if name in _KEPT_ATTRIBUTES})
+        if shown := " ".join(name for name in classes if name in _KEPT_CLASSES):
+            kept.set("class", shown)
+        kept.text = element.text if tag == "text" else None
+        _copy(element, kept)
+        if tag == "g" and not len(kept):
+            target.remove(kept)

@@ -90,7 +90,7 @@ def publish_report(
         }
         # Drawing is most of the work: a page that was made of the same is not drawn again.
         if held["made_of"].encode() not in page:
-            # Drawing needs half a second to load.
+            # Template and drawing take a tenth of a second to load.
             from calls_assets.report.page import render  # noqa: PLC0415
 
             page = render(view, held["made_of"]).encode()
