@@ -17,6 +17,15 @@ from markupsafe import Markup
 from calls_assets.report.charts import draw_intervals
 from calls_assets.report.views import DayView
 
+# Compiled with the module: run workers that are forked from a process that has loaded it need not.
+_TEMPLATE = Environment(
+    loader=PackageLoader(__package__),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+).get_template("report.html")
+
 
 def render(view: DayView, made_of: str = "") -> str:
     """Makes the document. The same view gives the same text.
@@ -38,16 +47,12 @@ def render(view: DayView, made_of: str = "") -> str:
             is_narrow=key == "narrow",
         )
         charts[key] = Markup(drawing)  # noqa: S704 - numbers and times only
-    return (
-        _make_environment()
-        .get_template("report.html")
-        .render(
-            view=view,
-            made_of=made_of,
-            charts=charts,
-            style=Markup(style),  # noqa: S704 - a file of this package
-            policy=policy,
-        )
+    return _TEMPLATE.render(
+        view=view,
+        made_of=made_of,
+        charts=charts,
+        style=Markup(style),  # noqa: S704 - a file of this package
+        policy=policy,
     )
 
 
@@ -61,14 +66,3 @@ def _describe(view: DayView) -> str:
 @cache
 def _read_style() -> str:
     return files(__package__).joinpath("templates/report.css").read_text(encoding="utf-8")
-
-
-@cache
-def _make_environment() -> Environment:
-    return Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
