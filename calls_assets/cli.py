@@ -145,7 +145,6 @@ def _plan(arguments: argparse.Namespace) -> int:
     client = connect(settings)
     lake = _open_lake(settings, _warn_corrupt)
     lake.bind(settings.timezone.key, settings.api_base_url)
-
     options = replace(SweepOptions.from_settings(settings), read_holes=arguments.read_holes)
 
     async def run(client: CallsClient) -> PlanReport:

@@ -7,7 +7,7 @@ own would be evaluated once for the whole range.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -82,44 +82,39 @@ def check_records(coverage: Coverage, overdue: int) -> list[CheckOutcome]:
         coverage: How the day's ids are accounted for.
         overdue: Reads of the day that were due `OVERDUE_AFTER` ago.
     """
-    accounted = {
-        "unaccounted ids": coverage.unaccounted_count,
-        "unread ids": coverage.unread_count,
-        "missing ids": coverage.missing,
-        "calls": coverage.stored,
-    }
     outcomes = [
-        (coverage.is_complete, dg.AssetCheckSeverity.ERROR, _describe_open_ids(coverage), accounted),
+        (
+            coverage.is_complete,
+            dg.AssetCheckSeverity.ERROR,
+            f"{coverage.unaccounted_count} ids without an answer: {list_ranges(coverage.unaccounted)}",
+            {
+                "unaccounted ids": coverage.unaccounted_count,
+                "unread ids": coverage.unread_count,
+                "missing ids": coverage.missing,
+                "calls": coverage.stored,
+            },
+        ),
         (
             coverage.quarantined == 0,
             dg.AssetCheckSeverity.WARN,
-            f"{coverage.quarantined} answers broke the contract" if coverage.quarantined else "",
+            f"{coverage.quarantined} answers broke the contract",
             {"quarantined": coverage.quarantined},
         ),
-        (
-            overdue == 0,
-            dg.AssetCheckSeverity.WARN,
-            f"{overdue} reads are overdue" if overdue else "",
-            {"overdue": overdue},
-        ),
+        (overdue == 0, dg.AssetCheckSeverity.WARN, f"{overdue} reads are overdue", {"overdue": overdue}),
     ]
-    return [
-        CheckOutcome("call_records", name, *outcome) for name, outcome in zip(_RECORD_CHECKS, outcomes, strict=True)
+    found = [
+        CheckOutcome("call_records", name, passed, severity, "" if passed else text, metadata)
+        for name, (passed, severity, text, metadata) in zip(_RECORD_CHECKS, outcomes, strict=True)
     ]
-
-
-def _describe_open_ids(coverage: Coverage) -> str:
-    """Names the ids without an answer, and those not read: most holes are jumps, which would fail a check for ever."""
-    texts = []
-    if coverage.unaccounted:
-        texts.append(f"{coverage.unaccounted_count} ids without an answer: {list_ranges(coverage.unaccounted)}")
     if coverage.unread:
-        texts.append(
+        # No failure: what is a jump indeed would fail for ever.
+        text = (
             f"{coverage.unread_count} ids beside this day were not read: {list_ranges(coverage.unread)}; a hole of "
             f"more than {MAX_GAP:,} ids is taken for a jump in the numbering: launch with read_holes: true to read it, "
             f"up to {MAX_HOLE:,}"
         )
-    return "; ".join(texts)
+        found[0] = replace(found[0], description="; ".join(filter(None, (found[0].description, text))))
+    return found
 
 
 def check_table(lake: Lake, name: str, day: date) -> CheckOutcome:

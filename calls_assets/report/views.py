@@ -561,7 +561,7 @@ def _judge(data: DayData, totals: Totals) -> list[QualityRow]:
             "Ids beside the day not read",
             data.coverage.unread_count if data.coverage else None,
             "Ids in a hole at the day's edge that is so large that it is taken for a jump in the vendor's numbering: "
-            "the vendor has calls there only if it is none.",
+            "where it is none, calls are missing.",
         ),
         (
             "missing_ids",
