@@ -13,6 +13,7 @@ import stat
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def _make_parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="tell what a sweep of some days would ask the API, and how long it takes")
     _add_days(plan)
+    plan.add_argument(
+        "--read-holes", action="store_true", help="count in the holes beside the days that are taken for jumps"
+    )
     plan.set_defaults(command=_plan)
 
     check = commands.add_parser("verify", help="read every file of the lake and name what is wrong")
@@ -141,10 +145,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     client = connect(settings)
     lake = _open_lake(settings, _warn_corrupt)
     lake.bind(settings.timezone.key, settings.api_base_url)
+    options = replace(SweepOptions.from_settings(settings), read_holes=arguments.read_holes)
 
     async def run(client: CallsClient) -> PlanReport:
         async with client:
-            return await make_plan(lake, client, days, options=SweepOptions.from_settings(settings), now=_utc_now)
+            return await make_plan(lake, client, days, options=options, now=_utc_now)
 
     report = asyncio.run(run(client))
     span = "none" if report.first_id is None else f"{report.first_id:,} to {report.last_id:,}"
@@ -375,7 +380,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     days = _read_days(arguments, settings)
     lake = _open_lake(settings, _warn_corrupt)
     names = ["calls", *(name for name in DAILY_TABLES if name != "calls")]
-    lines = [["day", *names, "ids", "missing", "unaccounted"]]
+    lines = [["day", *names, "ids", "missing", "unaccounted", "unread"]]
     calls = 0
     for found in coverage(lake, days, settings.timezone):
         day, counts = found.day, []
@@ -386,7 +391,8 @@ def _summary(arguments: argparse.Namespace) -> int:
                 counts.append("-")
         calls += found.stored
         ids = f"{found.first_id}-{found.last_id}" if found.first_id is not None else "none"
-        lines.append([day.isoformat(), *counts, ids, str(found.missing), str(found.unaccounted_count)])
+        numbers = (found.missing, found.unaccounted_count, found.unread_count)
+        lines.append([day.isoformat(), *counts, ids, *map(str, numbers)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))

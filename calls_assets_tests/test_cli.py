@@ -77,6 +77,23 @@ def test_plan_tells_the_cost_before_and_after(capsys: pytest.CaptureFixture[str]
     assert not script.asked
 
 
+def test_plan_and_summary_tell_what_is_not_read_beside_a_day(
+    capsys: pytest.CaptureFixture[str], script: ScriptedVendor, request: pytest.FixtureRequest
+) -> None:
+    """And what reading it would take."""
+    day = ("--from", "2025-06-05", "--to", "2025-06-05")
+    script.add_day(150 + 8_192, 20, datetime(2025, 6, 5, tzinfo=UTC))
+    request.getfixturevalue("lake")
+    header, row = [line.split() for line in run(capsys, "summary", *day)[1].splitlines()]
+    unread = int(row[header.index("unread")])
+    assert 7_500 < unread < 8_192
+    before, after = (
+        int(re.findall(r"requests to make +([\d,]+)", run(capsys, "plan", *day, *option)[1])[0].replace(",", ""))
+        for option in ((), ("--read-holes",))
+    )
+    assert after - before >= unread
+
+
 def test_verify_finds_nothing_in_a_whole_lake(capsys: pytest.CaptureFixture[str], lake: Path) -> None:
     """And says how many days it looked at."""
     assert lake.is_dir()

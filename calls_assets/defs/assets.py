@@ -6,6 +6,7 @@ reports every day on its own, so that days done stay done when another one fails
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -29,6 +30,7 @@ from calls_assets.defs.runs import is_sweep
 from calls_assets.derive import publish_agents, publish_day
 from calls_assets.inbox import Inbox
 from calls_assets.ingest import (
+    MAX_HOLE,
     SweepFailedError,
     SweepReport,
     Wanted,
@@ -60,6 +62,10 @@ class SweepConfig(dg.Config):
     )
     look_far_ahead: bool = Field(
         default=False, description="Look for new ids far beyond the highest one, over long runs of missing ids."
+    )
+    read_holes: bool = Field(
+        default=False,
+        description=f"Read holes of up to {MAX_HOLE:,} ids beside the days that are taken for jumps in the numbering.",
     )
 
 
@@ -202,7 +208,7 @@ def _sweep_days(
                     lake,
                     client,
                     days,
-                    options=api.options,
+                    options=replace(api.options, read_holes=config.read_holes),
                     now=api.now,
                     reread_final=config.reread_final,
                     wide=config.look_far_ahead,

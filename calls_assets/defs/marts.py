@@ -108,7 +108,7 @@ def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: La
         for found in coverage(lake, to_days(context.partition_keys), zone):
             day = found.day
             if not api.settings.id_scan:
-                found = replace(found, unaccounted=())  # noqa: PLW2901 - nothing says what ids there are
+                found = replace(found, unaccounted=(), unread=())  # noqa: PLW2901 - nothing says what ids there are
             result = publish_report(lake, day, now=api.now(), timezone=zone, coverage=found)
             context.add_asset_metadata(
                 {**result.figures, **result.quality, "bytes": result.size},

@@ -97,6 +97,7 @@ def describe_coverage(coverage: Coverage) -> dict[str, Any]:
         "missing ids": coverage.missing,
         "quarantined": coverage.quarantined,
         "unaccounted ids": coverage.unaccounted_count,
+        "unread ids": coverage.unread_count,
         "first id": coverage.first_id if coverage.first_id is not None else "none",
         "last id": coverage.last_id if coverage.last_id is not None else "none",
     }

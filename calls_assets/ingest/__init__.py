@@ -4,7 +4,7 @@
 lake already says, `plan` the pure rules, `locate` the search over the API, `coverage` the proof of completeness.
 """
 
-from calls_assets.ingest.coverage import Coverage, coverage
+from calls_assets.ingest.coverage import MAX_GAP, MAX_HOLE, Coverage, coverage
 from calls_assets.ingest.plan import SweepOptions, count_overdue, due_days
 from calls_assets.ingest.sweep import (
     CallSource,
@@ -19,6 +19,8 @@ from calls_assets.ingest.sweep import (
 from calls_assets.ingest.waiting import group_waiting, list_wanted, settle_waiting
 
 __all__ = [
+    "MAX_GAP",
+    "MAX_HOLE",
     "CallSource",
     "Coverage",
     "PlanReport",

@@ -23,6 +23,9 @@ MARGIN = 2 * DISORDER
 MAX_GAP = 5_000
 """A hole between two known calls at a day's edge that is read whole; a larger one is taken for a vendor's jump."""
 
+MAX_HOLE = 1_000_000
+"""The same where the holes beside the days are to be read: a larger one would keep a sweep busy for days."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
@@ -36,6 +39,7 @@ class Coverage:
         missing: Ids of the range the API does not have.
         quarantined: Ids of the range whose answer broke the contract.
         unaccounted: Inclusive ranges of ids never answered, those between this day's calls and its neighbours' too.
+        unread: Inclusive ranges of ids beside the day that were not read, because their hole is taken for a jump.
     """
 
     day: date
@@ -45,6 +49,7 @@ class Coverage:
     missing: int
     quarantined: int
     unaccounted: tuple[tuple[int, int], ...]
+    unread: tuple[tuple[int, int], ...]
 
     @property
     def unaccounted_count(self) -> int:
@@ -52,8 +57,13 @@ class Coverage:
         return sum(last - first + 1 for first, last in self.unaccounted)
 
     @property
+    def unread_count(self) -> int:
+        """Number of ids beside the day that were not read."""
+        return sum(last - first + 1 for first, last in self.unread)
+
+    @property
     def is_complete(self) -> bool:
-        """Whether every id of the range is accounted for."""
+        """Whether every id of the range is accounted for; what is taken for a jump is not of the range."""
         return not self.unaccounted
 
 
@@ -62,12 +72,17 @@ def coverage(lake: Lake, days: Sequence[date], timezone: ZoneInfo) -> Iterator[C
     for group in group_days(days):
         knowledge = Knowledge.of_days(lake, group, timezone)
         for day in group:
-            found = coverage_of(knowledge, day)
-            if found.unaccounted:
-                # A call out of place is stored in a day that is no neighbour.
-                knowledge.load_range(lake, lake.segments(), found.unaccounted[0][0], found.unaccounted[-1][1])
-                found = coverage_of(knowledge, day)
-            yield found
+            yield account_for(lake, knowledge, day)
+
+
+def account_for(lake: Lake, knowledge: Knowledge, day: date, *, failed: Collection[int] = ()) -> Coverage:
+    """Accounts for the ids of a day like `coverage_of`, with all that the lake knows of those that seem open."""
+    found = coverage_of(knowledge, day, failed=failed)
+    if open_ranges := sorted(found.unaccounted + found.unread):
+        # A call out of place is stored in a day that is no neighbour, and so is what a search asked for in a jump.
+        knowledge.load_range(lake, lake.segments(), open_ranges[0][0], open_ranges[-1][1])
+        found = coverage_of(knowledge, day, failed=failed)
+    return found
 
 
 def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()) -> Coverage:
@@ -86,20 +101,31 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
     in_day = ids[(starts >= begin) & (starts < end)]
     before, at_begin = knowledge.split(begin)
     at_end, after = knowledge.split(end)
-    near = in_day[(in_day >= before - MARGIN) & (in_day <= at_end + MARGIN)]
+    jump_before, jump_after = _find_jump(before, at_begin), _find_jump(at_end, after)
+    lowest = (jump_before[1] + 1 if jump_before else before) - MARGIN
+    near = in_day[(in_day >= lowest) & (in_day <= at_end + MARGIN)]
     first, last = (int(near.min()), int(near.max())) if len(near) else (None, None)
     known = knowledge.known
     kinds = [known[id_].kind for id_ in range(first, last + 1) if id_ in known] if first and last else []
-    # Where the neighbour is known, the range reaches up to it.
+    # Where the neighbour is known, the range reaches up to it; beside a jump, as far as is read.
     low = high = at_end + 1
-    if before:
-        low = before + 1 if at_begin is None or at_begin - before <= MAX_GAP else max(before + 1, at_begin - MARGIN)
+    unread = []
+    if jump_before:
+        low = lowest
+        unread.append((jump_before[0], low - 1))
+    elif before:
+        low = before + 1
     elif first:
         low = min((id_ for id_ in failed if id_ < first), default=first)
-    if after is not None and at_end:
-        high = after if after - at_end <= MAX_GAP else min(after, at_end + MARGIN)
+    if jump_after:
+        high = at_end + MARGIN
+        unread.append((high, jump_after[1]))
+    elif after is not None and at_end:
+        high = after
     elif after is None:
         high = max((id_ + 1 for id_ in failed if id_ > at_end), default=high)
+    if jump_before and jump_before == jump_after:
+        unread = [jump_before]  # both edges of the day lie in it
     low, high = min(low, first or low), max(high, (last or 0) + 1)
     return Coverage(
         day=day,
@@ -109,7 +135,23 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
         missing=kinds.count(Kind.MISSING),
         quarantined=sum(1 for s in known.values() if s.kind is Kind.QUARANTINED and s.day == day),
         unaccounted=tuple(to_ranges(id_ for id_ in range(low, high) if id_ not in known)),
+        unread=tuple(gap for hole in unread for gap in _list_gaps(known, *hole)),
     )
+
+
+def _find_jump(below: int, above: int | None) -> tuple[int, int] | None:
+    """Gives the ids between two calls at a day's edge, 0 for none below, where they are taken for a jump."""
+    return (below + 1, above - 1) if above is not None and above - below > MAX_GAP else None
+
+
+def _list_gaps(known: Iterable[int], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Lists the inclusive ranges of unknown ids from first to last, without a look at each: there may be billions."""
+    for id_ in sorted(id_ for id_ in known if first <= id_ <= last):
+        if first < id_:
+            yield first, id_ - 1
+        first = id_ + 1
+    if first <= last:
+        yield first, last
 
 
 def to_ranges(ids: Iterable[int]) -> list[tuple[int, int]]:

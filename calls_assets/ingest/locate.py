@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from calls_assets.ingest.coverage import DISORDER, MARGIN, MAX_GAP
+from calls_assets.ingest.coverage import DISORDER, MARGIN, MAX_GAP, MAX_HOLE
 from calls_assets.ingest.knowledge import Kind, Knowledge, to_us
 from calls_assets.ingest.plan import passed_rung
 
@@ -42,16 +42,25 @@ class Locator:
         ask_again: Asks for ids even when known to be missing: the frontier moves.
         now: The clock.
         rungs_us: Ages at which missing ids are asked for again, in microseconds.
+        read_holes: Whether holes at the edges of days belong to their range that are taken for jumps otherwise.
     """
 
     def __init__(
-        self, knowledge: Knowledge, ask: Ask, ask_again: Ask, *, now: Callable[[], datetime], rungs_us: tuple[int, ...]
+        self,
+        knowledge: Knowledge,
+        ask: Ask,
+        ask_again: Ask,
+        *,
+        now: Callable[[], datetime],
+        rungs_us: tuple[int, ...],
+        read_holes: bool = False,
     ) -> None:
         self.knowledge = knowledge
         self._ask = ask
         self._ask_again = ask_again
         self._now = now
         self._rungs_us = rungs_us
+        self._read_holes = read_holes
 
     async def find_first_hit(self) -> bool:
         """Looks for any call of an account of which nothing is known; False when none is found.
@@ -160,13 +169,14 @@ class Locator:
         low_before, low_after = self.knowledge.split(begin_us)
         high_before, high_after = self.knowledge.split(end_us)
         top = self.knowledge.highest
-        if low_before and (low_after is None or low_after - low_before <= MAX_GAP):
+        most = MAX_HOLE if self._read_holes else MAX_GAP
+        if (low_before or self._read_holes) and (low_after is None or low_after - low_before <= most):
             first = low_before - MARGIN
         else:
             first = (low_after or low_before) - MARGIN
         if high_after is None:
             last = top
-        elif high_after - high_before <= MAX_GAP:
+        elif high_after - high_before <= most:
             last = high_after + MARGIN
         else:
             last = high_before + MARGIN

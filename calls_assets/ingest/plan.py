@@ -30,6 +30,7 @@ class SweepOptions:
         id_scan: Whether ids may be searched; False leaves only ids the lake already names.
         concurrency: Requests in flight.
         requests_per_second: The configured rate, for estimates only (the client enforces it).
+        read_holes: Whether holes beside the days that are taken for jumps in the numbering are read all the same.
     """
 
     timezone: ZoneInfo
@@ -37,6 +38,7 @@ class SweepOptions:
     id_scan: bool = True
     concurrency: int = 16
     requests_per_second: float = 10.0
+    read_holes: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SweepOptions:

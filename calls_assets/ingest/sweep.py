@@ -21,7 +21,7 @@ from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import glance_at
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
 from calls_assets.collector import hold_collector
-from calls_assets.ingest.coverage import DISORDER, Coverage, coverage_of, to_ranges
+from calls_assets.ingest.coverage import DISORDER, Coverage, account_for, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, group_days, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
 from calls_assets.ingest.plan import SweepOptions, due_ids
@@ -399,8 +399,9 @@ class _Sweep:
         self._doubtful.clear()
         await self.land()
         for day in days:
-            found_here = coverage_of(self.knowledge, day, failed=self._failed)
-            self._coverage[day] = found_here if self._options.id_scan else replace(found_here, unaccounted=())
+            found_here = account_for(self._lake, self.knowledge, day, failed=self._failed)
+            is_known = self._options.id_scan
+            self._coverage[day] = found_here if is_known else replace(found_here, unaccounted=(), unread=())
 
     async def locate(self, days: list[date], *, wide: bool, is_plan: bool) -> tuple[int, int] | None:
         """Finds the id range of consecutive days; None when the account has none or may not be scanned.
@@ -415,7 +416,12 @@ class _Sweep:
         if not self._options.id_scan:
             return None
         locator = Locator(
-            self.knowledge, self._ask_unknown, self._ask_missing, now=self._now, rungs_us=self._options.rungs_us
+            self.knowledge,
+            self._ask_unknown,
+            self._ask_missing,
+            now=self._now,
+            rungs_us=self._options.rungs_us,
+            read_holes=self._options.read_holes,
         )
         begin, end = day_start_us(days[0], zone), day_start_us(days[-1] + timedelta(days=1), zone)
         for day in sorted({segment.day for segment in self._segments if segment.day > days[-1]}):

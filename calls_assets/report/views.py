@@ -133,6 +133,10 @@ class DayCoverage(Protocol):
     def unaccounted_count(self) -> int:
         """Ids never answered."""
 
+    @property
+    def unread_count(self) -> int:
+        """Ids beside the day that were not read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayData:
@@ -551,6 +555,13 @@ def _judge(data: DayData, totals: Totals) -> list[QualityRow]:
             "Ids never answered",
             data.coverage.unaccounted_count if data.coverage else None,
             "Ids that may belong to the day, without any answer of the API so far: calls may be missing.",
+        ),
+        (
+            "unread_ids",
+            "Ids beside the day not read",
+            data.coverage.unread_count if data.coverage else None,
+            "Ids in a hole at the day's edge that is so large that it is taken for a jump in the vendor's numbering: "
+            "where it is none, calls are missing.",
         ),
         (
             "missing_ids",

@@ -95,6 +95,48 @@ def test_single_ids_that_fail_fail_the_check_and_not_the_run(
     assert len(shown_calls(settings, TUESDAY)) == CALLS
 
 
+def test_ids_in_a_jump_are_named_by_a_check_that_holds_and_read_when_asked_for(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Ten calls of Tuesday stand where its ids seem to jump: its check says how to get them, and then says nothing."""
+    script = ScriptedVendor()
+    script.add_day(100, CALLS, at(MONDAY))
+    script.add_day(120, CALLS, at(TUESDAY))
+    for id_ in range(3_000, 3_010):
+        script.add(id_, at(TUESDAY, 23))
+    script.add_day(139 + 8_192, CALLS, at(WEDNESDAY))
+    key = dg.AssetCheckKey(dg.AssetKey("call_records"), "every_id_is_accounted_for")
+
+    def check(settings: Settings, day: date, *, read_holes: bool = False) -> tuple[str | None, object]:
+        ran = run(settings, instance, day, read_holes=read_holes)
+        assert (key.name, day.isoformat()) in ran.passed_checks
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        evaluation = record.event.dagster_event.event_specific_data
+        assert isinstance(evaluation, dg.AssetCheckEvaluation)
+        unread = evaluation.metadata["unread ids"].value
+        assert ran.metadata["call_records", day.isoformat()]["unread ids"] == unread
+        assert ran.metadata["daily_report", day.isoformat()]["unread_ids"] == unread
+        return evaluation.description, unread
+
+    with script.deployed(tmp_path) as settings:
+        assert check(settings, MONDAY) == (None, 0)
+        for day in (TUESDAY, WEDNESDAY):
+            text, unread = check(settings, day)
+            assert text is not None
+            assert text.startswith(f"{unread} ids beside this day were not read: ")
+            assert "launch with read_holes: true" in text
+            assert isinstance(unread, int)
+            assert 7_500 < unread < 8_192
+        assert len(shown_calls(settings, TUESDAY)) == CALLS
+        assert check(settings, WEDNESDAY, read_holes=True) == (None, 0)
+        assert len(shown_calls(settings, TUESDAY)) == CALLS + 10
+        script.asked.clear()
+        assert check(settings, TUESDAY) == (None, 0)
+        assert not script.asked
+
+
 def test_many_failing_ids_fail_the_run_and_keep_the_days_done(
     settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
 ) -> None:

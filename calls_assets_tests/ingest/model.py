@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from calls_assets.api import Answer, ClientStats, TransientError
 from calls_assets.derive import derive_day
-from calls_assets.ingest import SweepOptions, SweepReport, sweep
+from calls_assets.ingest import SweepOptions, SweepReport, Wanted, sweep
 from calls_assets.lake import Lake
 
 RUNGS = (timedelta(hours=1), timedelta(hours=24), timedelta(days=7))
@@ -116,9 +116,16 @@ class ModelVendor:
         }
 
 
-def options_in(zone: ZoneInfo, *, id_scan: bool = True) -> SweepOptions:
+def options_in(zone: ZoneInfo, *, id_scan: bool = True, read_holes: bool = False) -> SweepOptions:
     """Gives the options of the tests."""
-    return SweepOptions(timezone=zone, reread_after=RUNGS, id_scan=id_scan, concurrency=4, requests_per_second=10)
+    return SweepOptions(
+        timezone=zone,
+        reread_after=RUNGS,
+        id_scan=id_scan,
+        concurrency=4,
+        requests_per_second=10,
+        read_holes=read_holes,
+    )
 
 
 def run_sweep(
@@ -129,6 +136,8 @@ def run_sweep(
     *,
     reread_final: bool = False,
     wide: bool = False,
+    read_holes: bool = False,
+    wanted: Mapping[int, Wanted] | None = None,
 ) -> SweepReport:
     """Sweeps days of a lake, the way a run does."""
     lake = Lake.open(root)
@@ -137,10 +146,11 @@ def run_sweep(
             lake,
             vendor,
             list(days),
-            options=options_in(zone),
+            options=options_in(zone, read_holes=read_holes),
             now=vendor.now,
             reread_final=reread_final,
             wide=wide,
+            wanted=wanted,
             log=lambda _line: None,
         )
     )

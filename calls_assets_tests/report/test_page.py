@@ -28,7 +28,7 @@ COUNTS = (
     "calls",
 )
 MINUS = "\N{MINUS SIGN}"
-COVERAGE = SimpleNamespace(missing=7, quarantined=2, unaccounted_count=3)
+COVERAGE = SimpleNamespace(missing=7, quarantined=2, unaccounted_count=3, unread_count=5)
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +280,7 @@ def test_data_quality_is_shown(lake: Lake) -> None:
         ("Provisional calls",): sum(not call["is_final"] for call in calls),
         ("Calls not over when read",): sum(call["is_ended"] is not True for call in calls),
         ("Ids never answered",): 3,
+        ("Ids beside the day not read",): 5,
         ("Ids the vendor does not have",): 7,
         ("Answers in quarantine",): 2,
         ("Connected calls with a disposition",): quotient(intervals, "disposed_calls", "connected_calls"),
@@ -296,7 +297,7 @@ def test_data_quality_is_shown(lake: Lake) -> None:
     ]
     result = publish_report(lake, day, now=NOW, timezone=ZONE)
     page = read_page(lake.storage.read(result.key).decode())
-    for name in ("unaccounted_ids", "missing_ids", "quarantined_answers"):
+    for name in ("unaccounted_ids", "unread_ids", "missing_ids", "quarantined_answers"):
         assert read_value(page.by_id(f"quality-{name}")) == "not known"
         assert name not in result.quality
 

@@ -301,7 +301,7 @@ def test_a_page_that_did_not_change_keeps_its_file(lake: Lake) -> None:
     assert all(file.version != versions[file.key] for file in lake.list_files("reports/"))
 
 
-COVERAGE: Any = SimpleNamespace(missing=7, quarantined=2, unaccounted_count=3)
+COVERAGE: Any = SimpleNamespace(missing=7, quarantined=2, unaccounted_count=3, unread_count=5)
 RECORD_KEY = f"made_of/report-{DAY}.json"
 
 
