@@ -1,11 +1,14 @@
 """calls-assets: what a run of Dagster does for a day, without Dagster: sweep, compact, tables, checks.
 
 Every answer is landed durably (fsync) as it was sent, the payload contract is checked, retries and limiter are on,
-seven tables and the agents are made and read again by the checks. The ids are not given: the sweep finds them.
+seven tables and the agents are made and read again by the checks. The ids are not given: the sweep finds them. pandas,
+which pyarrow loads with the first list it is given, is loaded before the first request, as it is in run workers.
 """
 
 import os
 from datetime import date
+
+import pandas as pd  # noqa: F401 - see above
 
 from calls_assets.api import loop
 from calls_assets.defs.checks import OVERDUE_AFTER, check_records, check_table

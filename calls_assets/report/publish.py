@@ -117,7 +117,7 @@ def _is_over(day: date, now: datetime, timezone: ZoneInfo) -> bool:
 
 def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, coverage: DayCoverage | None) -> str:
     """Identifies what the page of a day that is over is made of, and how."""
-    counts = coverage and (coverage.missing, coverage.quarantined, coverage.unaccounted_count)
+    counts = coverage and (coverage.missing, coverage.quarantined, coverage.unaccounted_count, coverage.unread_count)
     sources = _list_sources(lake, day)
     return make_recipe(["calls_assets.lake"], _hash_code(), unicodedata.unidata_version, timezone.key, counts, sources)
 

@@ -411,7 +411,7 @@ def test_a_day_that_appears_in_the_heat_map_makes_a_page_again(lake: Lake, views
         {"coverage": None},
         *(
             {"coverage": SimpleNamespace(**{**vars(COVERAGE), name: 90})}
-            for name in ("missing", "quarantined", "unaccounted_count")
+            for name in ("missing", "quarantined", "unaccounted_count", "unread_count")
         ),
         {"timezone": ZoneInfo("Europe/Berlin")},
     ],
