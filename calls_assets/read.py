@@ -124,8 +124,8 @@ def snapshot(
 
     It has `tables/`, `marts/` and a `catalog.duckdb` whose views read its files. These are hard links, so nothing is
     copied and nobody may write to them; where links cannot be made, they are copies. Each file is whole and of one
-    version; one that goes while the snapshot is taken is left out. On leaving, the directory is removed; when the process
-    was killed, the next snapshot in the same place does so.
+    version; one that goes while the snapshot is taken is left out. On leaving, the directory is removed; when the
+    process was killed, the next snapshot in the same place does so.
 
     Args:
         names: Tables and marts of the data dictionary; all of them when None.
