@@ -109,15 +109,14 @@ def _take(storage: Storage, directory: Path, key: str) -> str:
 
 def _make_directory(storage: Storage, place: Path | None) -> tuple[Path, int]:
     """Makes a directory, readable by its owner alone; gives its path and the descriptor that holds its lock."""
-    own = [storage.root / SNAPSHOTS] if isinstance(storage, LocalStorage) else []
-    *others, last = [*own, Path(tempfile.gettempdir())] if place is None else [place]
-    for other in others:
-        with contextlib.suppress(OSError):
-            return _make_locked(other)
-    try:
-        return _make_locked(last)
-    except OSError as problem:
-        raise _refuse(last, problem) from None
+    places = [storage.root / SNAPSHOTS] if isinstance(storage, LocalStorage) else []
+    places = [*places, Path(tempfile.gettempdir())] if place is None else [place]
+    for candidate in places:
+        try:
+            return _make_locked(candidate)
+        except OSError as problem:
+            refusal = _refuse(candidate, problem)
+    raise refusal
 
 
 def _make_locked(place: Path) -> tuple[Path, int]:
