@@ -171,12 +171,17 @@ def test_a_snapshot_has_the_tables_and_days_asked_for(
         ({"start": "yesterday"}, "'yesterday' is no day: give a date or a text such as"),
     ],
 )
-def test_a_snapshot_of_wrong_words_is_explained(root: Path, arguments: dict[str, Any], message: str) -> None:
+def test_a_snapshot_of_wrong_words_is_explained(
+    root: Path, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
     """As for `read_table`; nothing is made."""
-    with pytest.raises(ValueError, match=r"^'") as caught, snapshot(**arguments, data_dir=root):
+    with (
+        pytest.raises(ValueError, match=r"^'") as caught,
+        snapshot(**arguments, directory=tmp_path / "x", data_dir=root),
+    ):
         pass
     assert str(caught.value).startswith(message)
-    assert not (root / ".snapshots").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_snapshot_of_no_lake_is_refused(tmp_path: Path) -> None:
