@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import stat
 import sys
 import urllib.request
@@ -22,8 +23,19 @@ from calls_assets.derive import derive_day
 from calls_assets.inbox import HIGHEST_REQUEST, Inbox, join_ranges, parse_ids
 from calls_assets.inbox.receiver import create_app, run
 from calls_assets.ingest import PlanReport, SweepOptions, coverage, make_plan
-from calls_assets.lake import DAILY_TABLES, SOURCE_KEY, CorruptFileError, Finding, Lake, LakeError, open_storage, verify
+from calls_assets.lake import (
+    DAILY_TABLES,
+    DATASETS,
+    SOURCE_KEY,
+    CorruptFileError,
+    Finding,
+    Lake,
+    LakeError,
+    open_storage,
+    verify,
+)
 from calls_assets.lake.copy import copy_lake
+from calls_assets.lake.snapshot import take_snapshot
 from calls_assets.settings import Settings, SettingsError, load_environment, parse_location
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -96,6 +108,13 @@ def _make_parser() -> argparse.ArgumentParser:
     copy.add_argument("target", metavar="TO", help="the same; empty, or an earlier copy of this lake")
     copy.set_defaults(command=_copy_lake)
 
+    snapshot = commands.add_parser("snapshot", help="make a directory like the lake that does not change, for any tool")
+    snapshot.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory, yours to delete")
+    snapshot.add_argument("--from", dest="first", metavar="YYYY-MM-DD", help="the first day (default: of all stored)")
+    snapshot.add_argument("--to", dest="last", metavar="YYYY-MM-DD", help="the last day, included (default: of all)")
+    snapshot.add_argument("--tables", nargs="+", metavar="NAME", help="tables and marts (default: all)")
+    snapshot.set_defaults(command=_snapshot)
+
     simulate = commands.add_parser("simulate", help="run a simulated vendor API with invented calls")
     # Only this command and the tests use the simulator: nothing else is to load it.
     from calls_assets.simulator import add_arguments, run_from_arguments  # noqa: PLC0415
@@ -139,6 +158,13 @@ def _open_lake(settings: Settings, on_corrupt: Callable[[CorruptFileError], None
     return Lake.open(settings.data_dir, on_corrupt=on_corrupt, is_single_writer=settings.is_single_writer)
 
 
+def _open_to_read(settings: Settings) -> Lake:
+    lake = Lake(open_storage(settings.data_dir, is_writable=False), on_corrupt=lambda _error: None)
+    if not lake.has_files():
+        raise _UsageError(f"{_name(settings)} does not exist: set CALLS_DATA_DIR")
+    return lake
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     settings = Settings.from_env()
     days = _read_days(arguments, settings)
@@ -169,9 +195,7 @@ def _say_duration(seconds: float) -> str:
 
 def _verify(_: argparse.Namespace) -> int:
     settings = Settings.from_env()
-    lake = Lake(open_storage(settings.data_dir, is_writable=False), on_corrupt=lambda _error: None)
-    if not lake.has_files():
-        raise _UsageError(f"{_name(settings)} does not exist: set CALLS_DATA_DIR")
+    lake = _open_to_read(settings)
     count = 0
     for finding in (
         *_find_foreign(lake, settings),
@@ -373,6 +397,32 @@ def _copy_lake(arguments: argparse.Namespace) -> int:
     print(f"{report.files:,} files, {report.size:,} bytes: {report.copied:,} files, {report.copied_size:,} bytes sent")
     print(f"now set CALLS_DATA_DIR={target}, run calls-assets verify, and materialize catalog, which names its files")
     return 1 if report.damaged else 0
+
+
+def _snapshot(arguments: argparse.Namespace) -> int:
+    settings, directory = Settings.from_env(), arguments.directory
+    first = _parse_day("--from", arguments.first) if arguments.first else date.min
+    last = _parse_day("--to", arguments.last) if arguments.last else date.max
+    if first > last:
+        raise _UsageError(f"--from {first} is after --to {last}: swap them")
+    names = arguments.tables or list(DATASETS)
+    for name in names:
+        if name not in DATASETS:
+            raise _UsageError(f"{name!r} is no table or mart: there are {', '.join(DATASETS)}")
+    lake = _open_to_read(settings)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise _UsageError(f"{directory} is not empty: name a new directory")
+    except OSError as problem:
+        raise _UsageError(f"{directory} cannot be used: {(problem.strerror or 'no reason').lower()}") from None
+    try:
+        linked, copied = take_snapshot(lake, directory, names, first, last)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    print(f"{linked + copied:,} files in {directory}, {copied:,} of them copies: delete it when it is read no more")
+    return 0
 
 
 def _summary(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,11 @@
     from calls_assets.read import read_table
     calls = read_table("calls", "2025-05-01", "2025-05-31", columns=["call_id", "is_answered", "call_date"])
 
+and, for other tools, as a directory that does not change while they read it:
+
+    with snapshot("calls", "2025-05-01", "2025-05-31") as directory:
+        calls = polars.read_parquet(directory / "tables/calls")
+
 What belongs here: choosing days and columns, and the kind of frame. What stays out: paths and files (`lake`).
 """
 
@@ -10,18 +15,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from os import fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 import pyarrow as pa
 
 from calls_assets.lake import DATASETS, Lake, LakeError, open_storage
-from calls_assets.settings import Location, Settings, parse_location
+from calls_assets.lake.snapshot import temporary_snapshot
+from calls_assets.settings import Settings, parse_location
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -84,7 +92,7 @@ def read_table(
     for column in columns or ():
         _check(column, schema.names, f"column of {name}")
     chosen = pa.schema([schema.field(column) for column in (schema.names if columns is None else columns)])
-    lake = _open(parse_location("data_dir", fspath(data_dir)) if data_dir is not None else Settings.from_env().data_dir)
+    lake = _open(data_dir)
     if table.is_daily:
         first, last = _to_day(start, date.min), _to_day(end, date.max)
         days: list[date | None] = [day for day in lake.table_days(name) if first <= day <= last]
@@ -103,7 +111,45 @@ def read_table(
     return rows.to_pandas(types_mapper=pd.ArrowDtype)
 
 
-def _open(location: Location) -> Lake:
+@contextmanager
+def snapshot(
+    names: str | Sequence[str] | None = None,
+    start: date | str | None = None,
+    end: date | str | None = None,
+    *,
+    directory: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
+) -> Iterator[Path]:
+    """Gives a directory that looks like the lake and does not change while days are replaced: for any tool, by path.
+
+    It has `tables/`, `marts/` and a `catalog.duckdb` whose views read its files. These are hard links, so nothing is
+    copied and nobody may write to them; where links cannot be made, they are copies. Each file is whole and of one
+    version; one that goes while the snapshot is taken is left out. On leaving, the directory is removed; when the
+    process was killed, the next snapshot in the same place does so.
+
+    Args:
+        names: Tables and marts of the data dictionary; all of them when None.
+        start: First day, as for `read_table`. Tables that are not daily are taken whole.
+        end: Last day, included.
+        directory: Where to make it, readable for this user alone; when None in `.snapshots` of the lake's directory,
+            or, where that cannot be written or the lake is in an object store, where temporary files are.
+        data_dir: As for `read_table`.
+
+    Raises:
+        ValueError: There is no such table or day.
+        LakeError: There is no lake, it cannot be reached, a file is damaged, or the directory cannot be written.
+    """
+    chosen = [names] if isinstance(names, str) else list(DATASETS if names is None else names)
+    for name in chosen:
+        _check(name, DATASETS, "table or mart")
+    first, last = _to_day(start, date.min), _to_day(end, date.max)
+    place = None if directory is None else Path(directory)
+    with temporary_snapshot(_open(data_dir), chosen, first, last, place=place) as path:
+        yield path
+
+
+def _open(data_dir: str | PathLike[str] | None) -> Lake:
+    location = parse_location("data_dir", fspath(data_dir)) if data_dir is not None else Settings.from_env().data_dir
     lake = Lake(open_storage(location, is_writable=False))
     if not lake.has_files():
         raise LakeError(f"there is no lake in {location}: name its directory or address in data_dir or CALLS_DATA_DIR")

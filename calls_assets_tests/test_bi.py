@@ -41,7 +41,7 @@ def test_the_page_has_ten_queries_and_the_promised_recipes() -> None:
     """So that the tests below cannot pass on an empty page."""
     assert [int(title.split(".")[0]) for title in QUERIES] == list(range(1, 11))
     assert all(len(queries) == 1 for queries in QUERIES.values())
-    assert {title for title, code in RECIPES.items() if code} == {*LIBRARIES, "Asking again"}
+    assert {title for title, code in RECIPES.items() if code} == {*LIBRARIES, "A snapshot", "Asking again"}
     assert {title for title in SECTIONS if title.endswith("(not run here)")} == {
         f"{tool} (not run here)" for tool in ("Power BI", "Tableau", "Superset", "Metabase", "Evidence")
     }
@@ -84,7 +84,7 @@ def test_the_figures_are_those_of_the_tables(at_the_lake: FinishedLake) -> None:
     assert sum(row["share"] for row in run(queries[6][0])) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("title", sorted(LIBRARIES))
+@pytest.mark.parametrize("title", [*sorted(LIBRARIES), "A snapshot"])
 def test_the_recipe_counts_the_inbound_calls_of_march(at_the_lake: FinishedLake, title: str) -> None:
     """As the tables have them."""
     names: dict[str, Any] = {}

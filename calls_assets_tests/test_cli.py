@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from calls_assets.cli import main
@@ -198,6 +199,57 @@ def test_the_inbox_refuses_what_makes_no_sense(
     assert errors.count("\n") == 1
 
 
+def test_a_snapshot_stays_until_it_is_deleted(capsys: pytest.CaptureFixture[str], lake: Path, tmp_path: Path) -> None:
+    """Links to the files, with a catalogue of its own; all tables, or the days and tables asked for."""
+    code, output, _ = run(capsys, "snapshot", "kept/all")
+    files = [*lake.glob("tables/**/*.parquet"), *lake.glob("marts/**/*.parquet")]
+    assert code == 0
+    assert output.startswith(f"{len(files)} files in kept/all, 0 of them copies")
+    assert all(path.samefile(tmp_path / "kept/all" / path.relative_to(lake)) for path in files)
+    assert run(capsys, "verify")[0] == 0
+    (tmp_path / "few").mkdir()
+    assert run(capsys, "snapshot", "few", "--from", "2025-06-03", "--to", "2025-06-04", "--tables", "calls")[0] == 0
+    assert [path.name for path in sorted((tmp_path / "few/tables/calls").iterdir())] == [
+        "call_date=2025-06-03",
+        "call_date=2025-06-04",
+    ]
+    with duckdb.connect(str(tmp_path / "few/catalog.duckdb"), read_only=True) as catalog:
+        assert catalog.sql("SELECT count(*) FROM calls").fetchall() == [(40,)]
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((".",), ". is not empty: name a new directory"),
+        (("file/new",), "file/new cannot be used: not a directory"),
+        (("new", "--tables", "calls", "call"), "'call' is no table or mart: there are call_agents, "),
+        (("new", "--from", "june"), "--from 'june' is not a date: write it as YYYY-MM-DD"),
+        (("new", "--from", "2025-06-04", "--to", "2025-06-02"), "--from 2025-06-04 is after --to 2025-06-02: swap"),
+    ],
+)
+def test_a_snapshot_that_makes_no_sense_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """One clear line, exit code 2, nothing made."""
+    (tmp_path / "file").touch()
+    code, _, errors = run(capsys, "snapshot", *arguments)
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_snapshot_that_fails_is_not_left(capsys: pytest.CaptureFixture[str], lake: Path, tmp_path: Path) -> None:
+    """One clear line, exit code 1: half a snapshot would look like a whole one."""
+    (lake / f"tables/calls/call_date={DAY}/calls.parquet").write_bytes(b"damaged")
+    code, _, errors = run(capsys, "snapshot", "new")
+    assert code == 1
+    assert "cannot make a snapshot in new: " in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.usefixtures("environment")
 def test_doctor_says_what_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each: settings, directory, API and token, clock."""
@@ -249,6 +301,7 @@ def test_doctor_sees_a_clock_that_is_wrong(capsys: pytest.CaptureFixture[str], m
         (("plan", "--from", "2025-06-04", "--to", "2999-01-01"), "--to 2999-01-01 is in the future"),
         (("plan", "--from", "june", "--to", "2025-06-02"), "--from 'june' is not a date: write it as YYYY-MM-DD"),
         (("verify",), "does not exist: set CALLS_DATA_DIR"),
+        (("snapshot", "new"), "does not exist: set CALLS_DATA_DIR"),
     ],
 )
 def test_a_wrong_command_is_one_clear_line(

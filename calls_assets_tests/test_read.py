@@ -6,14 +6,16 @@ import importlib.util
 import shutil
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from calls_assets.lake import DATASETS, CorruptFileError, LakeError, parquet
-from calls_assets.read import read_table
+from calls_assets.read import read_table, snapshot
 from calls_assets_tests.lakes import DAYS, EMPTY_DAY, FinishedLake
 
 DAY = DAYS[30]
@@ -139,3 +141,51 @@ def test_polars_where_it_is_installed(root: Path) -> None:
         return
     frame = read_table("calls", DAY, DAY, format="polars", data_dir=root)
     assert frame.to_arrow().to_pylist() == read_table("calls", DAY, DAY, format="pyarrow", data_dir=root).to_pylist()
+
+
+def test_a_snapshot_has_the_tables_and_days_asked_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the environment or by name, days as for `read_table`; all of it when nothing is said; gone afterwards."""
+    monkeypatch.chdir(tmp_path)
+    with snapshot("calls", DAYS[3], f"{DAYS[4]}", directory=".") as directory:
+        assert directory.parent == tmp_path  # absolute: tools may run elsewhere
+        found = read_table("calls", format="pyarrow", data_dir=directory)
+        assert found.equals(read_table("calls", DAYS[3], DAYS[4], format="pyarrow"))
+        assert [path.name for path in (directory / "tables").iterdir()] == ["calls"]
+    with snapshot(["agents", "service_intervals"], DAYS[3], data_dir=root, directory=tmp_path) as directory:
+        assert len(read_table("agents", data_dir=directory)) == len(read_table("agents")) > 0
+        assert len(list((directory / "marts/service_intervals").iterdir())) == len(DAYS) - 3
+    with snapshot(directory=tmp_path) as directory:
+        assert {path.name for path in directory.glob("*/*")} == {*DATASETS}
+        with duckdb.connect(str(directory / "catalog.duckdb"), read_only=True) as catalog:
+            assert catalog.sql("SELECT count(*) FROM calls_enriched").fetchall() == [(len(read_table("calls")),)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": "call"}, "'call' is no table or mart: did you mean 'calls'?"),
+        ({"names": ["calls", "xyz"]}, "'xyz' is no table or mart: there are call_agents, "),
+        ({"start": "yesterday"}, "'yesterday' is no day: give a date or a text such as"),
+    ],
+)
+def test_a_snapshot_of_wrong_words_is_explained(
+    root: Path, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    """As for `read_table`; nothing is made."""
+    with (
+        pytest.raises(ValueError, match=r"^'") as caught,
+        snapshot(**arguments, directory=tmp_path / "x", data_dir=root),
+    ):
+        pass
+    assert str(caught.value).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_of_no_lake_is_refused(tmp_path: Path) -> None:
+    """And nothing is made."""
+    with pytest.raises(LakeError, match=r"there is no lake in .*nowhere"), snapshot(data_dir=tmp_path / "nowhere"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -108,13 +108,7 @@ def write_catalog(lake: Lake, *, relative: bool = False, unless_current: bool = 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / CATALOG_KEY
         try:
-            with duckdb.connect() as connection:
-                place = _prepare(lake, connection, relative=relative)
-                connection.execute(f"ATTACH {_quote(str(path))} AS catalog (STORAGE_VERSION '{_OLDEST_READER}')")
-                connection.execute("USE catalog")
-                names = [_create(connection, *view) for view in _views(lake, connection, place)]
-                connection.execute("USE memory")
-                connection.execute("DETACH catalog")
+            names = make_catalog(lake, path, relative=relative)
             lake.storage.replace(CATALOG_KEY, path.read_bytes())
             if recipe:
                 held = {"recipe": recipe, "content": _hash_catalog(lake), "views": names}
@@ -122,6 +116,33 @@ def write_catalog(lake: Lake, *, relative: bool = False, unless_current: bool = 
         except (duckdb.Error, OSError) as problem:
             reason = str(problem).partition("\n")[0]
             raise LakeError(f"cannot make {CATALOG_KEY}: {reason}; the one that is there is unchanged") from None
+    return names
+
+
+def make_catalog(lake: Lake, path: Path, tables: Collection[str] = DATASETS, *, relative: bool = False) -> list[str]:
+    """Makes the catalogue of some tables and marts as a new file.
+
+    Args:
+        lake: The lake.
+        path: The file.
+        tables: The tables and marts; views that join others are left out.
+        relative: As for `write_catalog`.
+
+    Returns:
+        The names of its views.
+
+    Raises:
+        duckdb.Error: A file in the lake is damaged, or the catalogue cannot be written.
+    """
+    import duckdb  # noqa: PLC0415 - see `write_catalog`
+
+    with duckdb.connect() as connection:
+        place = _prepare(lake, connection, relative=relative)
+        connection.execute(f"ATTACH {_quote(str(path))} AS catalog (STORAGE_VERSION '{_OLDEST_READER}')")
+        connection.execute("USE catalog")
+        names = [_create(connection, *view) for view in _views(lake, connection, place, tables)]
+        connection.execute("USE memory")
+        connection.execute("DETACH catalog")
     return names
 
 
@@ -199,19 +220,22 @@ def _hash_catalog(lake: Lake) -> str:
 
 
 def _views(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, place: _Place
+    lake: Lake, connection: duckdb.DuckDBPyConnection, place: _Place, tables: Collection[str]
 ) -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Yields name, query, comment and column comments of each view, those it is made of before it."""
     for name, table in DATASETS.items():
-        yield name, _select(lake, connection, table, place), table.description, _comments(table)
-    enriched = {**_comments(DATASETS["calls"]), **_ENRICHED_COLUMNS}
-    yield "calls_enriched", _CALLS_ENRICHED, "One row per call, with names and times ready for reports.", enriched
-    yield (
-        "service_days",
-        _sum_intervals(),
-        "One row per day and direction: service_intervals added up.",
-        _comments(SERVICE_INTERVALS),
-    )
+        if name in tables:
+            yield name, _select(lake, connection, table, place), table.description, _comments(table)
+    if {"calls", "agents", "dispositions"}.issubset(tables):
+        enriched = {**_comments(DATASETS["calls"]), **_ENRICHED_COLUMNS}
+        yield "calls_enriched", _CALLS_ENRICHED, "One row per call, with names and times ready for reports.", enriched
+    if SERVICE_INTERVALS.name in tables:
+        yield (
+            "service_days",
+            _sum_intervals(),
+            "One row per day and direction: service_intervals added up.",
+            _comments(SERVICE_INTERVALS),
+        )
 
 
 def _select(lake: Lake, connection: duckdb.DuckDBPyConnection, table: Table, place: _Place) -> str:

@@ -2,14 +2,17 @@
 
 Those that open a file once have no error either. The others plan a query with one opening and read with another: when
 the file is replaced in the milliseconds between, they end with an error, and answer when asked again. Through a dataset
-of pyarrow they open a file once too. Decision 14 has what else was tried.
+of pyarrow they open a file once too, and in a snapshot, whose files do not change, no reader has an error. Decision 14
+has what else was tried.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,8 +27,10 @@ import pytest
 from datafusion import SessionContext
 
 from calls_assets.lake import DATASETS, Lake, LocalStorage
+from calls_assets.lake.catalog import CATALOG_KEY
+from calls_assets.read import snapshot
 from calls_assets_tests.lakes import DAYS, FinishedLake
-from calls_assets_tests.readers.engines import ENGINES, Engine, Facts, PyArrow, expect
+from calls_assets_tests.readers.engines import ENGINES, DataFusion, Engine, Facts, PyArrow, expect
 from calls_assets_tests.test_bi import RECIPES
 
 CALLS = DATASETS["calls"]
@@ -113,17 +118,22 @@ def read_under_writes(
     rounds: int,
     pause: float = 0,
     ask: Callable[[Query], Facts] = ask_once,
+    look: Callable[[Path], AbstractContextManager[Path]] = nullcontext,
+    needs_all: bool = False,
 ) -> Seen:
-    """Reads a day so many times, and until it was written often enough, while it is written."""
+    """Reads a day so many times while it is written, and until it was written, and each version seen, often enough."""
     (root / KEY).parent.mkdir(parents=True)
     (root / KEY).write_bytes(versions[0][0])
     wanted = [expect(SCHEMA, [row | {"call_date": DAY} for row in table.to_pylist()], engine) for _, table in versions]
     assert engine.describe(root, CALLS, DAY) == wanted[0]
     seen = Seen()
     with written_without_end(root / KEY, [data for data, _ in versions], write, pause) as done:
-        while (rounds := rounds - 1) >= 0 or len(done) < REPLACEMENTS:
+        while (
+            (rounds := rounds - 1) >= 0 or len(done) < REPLACEMENTS or (needs_all and len({*seen.whole}) < len(wanted))
+        ):
             try:
-                facts = ask(lambda: engine.describe(root, CALLS, DAY))
+                with look(root) as place:
+                    facts = ask(partial(engine.describe, place, CALLS, DAY))
             except BaseException as problem:  # noqa: BLE001 - each reader has its own, Polars' is no Exception
                 seen.errors.append(f"{type(problem).__name__}: {str(problem)[:200]}")
             else:
@@ -163,6 +173,34 @@ def test_to_ask_again_is_enough(tmp_path: Path, versions: list[tuple[bytes, pa.T
     assert seen.wrong == []
     assert seen.is_right_afterwards
     assert seen.errors == [] or engine.name == "Spark"
+
+
+def take(root: Path) -> AbstractContextManager[Path]:
+    """Takes a snapshot."""
+    return snapshot("calls", data_dir=root)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+def test_in_a_snapshot_no_query_fails(tmp_path: Path, versions: list[tuple[bytes, pa.Table]], engine: Engine) -> None:
+    """While the day is replaced without a pause: each answer is one of the versions, and both are seen."""
+    rounds = 6 if engine.name == "Spark" else 40
+    seen = read_under_writes(tmp_path / "data", versions, engine, replace, rounds=rounds, look=take, needs_all=True)
+    assert seen.errors == []
+    assert seen.wrong == []
+    assert seen.is_right_afterwards
+    assert list((tmp_path / "data/.snapshots").iterdir()) == []
+
+
+def test_a_snapshot_that_follows_its_files_is_noticed(
+    tmp_path: Path, versions: list[tuple[bytes, pa.Table]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin: with symbolic links, which show what has replaced a file, the same reading has errors."""
+    monkeypatch.setattr(os, "link", os.symlink)
+    noticed = False
+    while not noticed:  # on a busy machine the moment may be missed
+        root = Path(tempfile.mkdtemp(dir=tmp_path))
+        seen = read_under_writes(root / "data", versions, DataFusion(), replace, rounds=40, look=take)
+        noticed = any(not error.startswith("LakeError") for error in [*seen.errors, *seen.wrong])
 
 
 QUERY = f"SELECT count(*) AS calls, sum(call_id) AS ids FROM calls WHERE call_date = DATE '{DAY}'"  # noqa: S608 - ours
@@ -206,6 +244,25 @@ def test_through_a_dataset_of_pyarrow_no_query_fails(
     with written_without_end(path, [data for data, _ in versions], replace, 0) as done:
         while rounds < 40 or len(done) < REPLACEMENTS or len(seen) < len(wanted):
             seen.add(ask(ds.dataset(tmp_path / "data/tables/calls", partitioning=days)))
+            rounds += 1
+    assert seen == wanted
+
+
+def test_through_the_catalogue_of_a_snapshot_no_query_fails(
+    tmp_path: Path, versions: list[tuple[bytes, pa.Table]]
+) -> None:
+    """DuckDB, as people use it."""
+    path = tmp_path / "data" / KEY
+    path.parent.mkdir(parents=True)
+    path.write_bytes(versions[0][0])
+    wanted = {(len(table), pc.sum(table["call_id"]).as_py()) for _, table in versions}
+    seen: set[tuple[int, int]] = set()
+    rounds = 0
+    with written_without_end(path, [data for data, _ in versions], replace, 0) as done:
+        while rounds < 40 or len(done) < REPLACEMENTS or len(seen) < len(wanted):
+            with take(tmp_path / "data") as place, duckdb.connect(str(place / CATALOG_KEY), read_only=True) as catalog:
+                (row,) = catalog.sql(QUERY).fetchall()
+            seen.add((row[0], int(row[1])))
             rounds += 1
     assert seen == wanted
 
