@@ -8,18 +8,16 @@ which logs every address, is not used.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
+
+from calls_assets.transport import TRANSPORT_ERRORS, Transport
 
 ATTEMPTS = 3
 ATTEMPT_SECONDS = 2.5
 PAUSE_SECONDS = 0.5
 _PASSING_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
-_TRANSPORT_ERRORS = (httpx.TransportError, aiohttp.ClientError, OSError, EOFError)
 
 
 class AlertError(Exception):
@@ -42,10 +40,8 @@ def post_alert(url: str, body: Mapping[str, object]) -> None:
 
 
 async def _post(url: str, body: Mapping[str, object]) -> str | None:
-    is_encrypted = url.lower().startswith("https:")
-    context = httpx.create_ssl_context(trust_env=False) if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     problem = ""
-    async with AiohttpTransport(verify=context, trust_env=False) as transport:
+    async with Transport(is_encrypted=url.lower().startswith("https:"), connections=1) as transport:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(PAUSE_SECONDS * attempt)
@@ -55,7 +51,7 @@ async def _post(url: str, body: Mapping[str, object]) -> str | None:
                     await response.aclose()
             except TimeoutError:
                 problem = f"did not answer within {ATTEMPT_SECONDS:g} s"
-            except _TRANSPORT_ERRORS as error:
+            except TRANSPORT_ERRORS as error:
                 problem = f"could not be reached ({type(error).__name__})"
             else:
                 if 200 <= response.status_code < 300:

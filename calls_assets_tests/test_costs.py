@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -136,13 +136,16 @@ class _Transport:
         """Answers."""
         return httpx.Response(200, headers={"Content-Type": "application/json"}, stream=_Body())
 
+    async def __aenter__(self) -> Self:
+        return self
+
     async def aclose(self) -> None:
         """Ends."""
 
 
 def test_function_calls_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the client alone, httpx's objects included, without the network."""
-    monkeypatch.setattr("calls_assets.api.client.AiohttpTransport", _Transport)
+    monkeypatch.setattr("calls_assets.api.client.Transport", _Transport)
     config = ClientConfig(base_url="http://127.0.0.1:9", token="token", requests_per_second=1e9)
 
     async def fetch(count: int) -> None:

@@ -3,8 +3,8 @@
 What belongs here: requests, deadlines, retries, the rate limit, the token. What stays out: what a body means
 (`contract`), which ids to ask for, and where answers go.
 
-Requests are handed straight to httpx's aiohttp transport: httpx's own connection pool collapses under concurrency, and
-what its client adds (redirects, cookies, authentication, environment proxies) is refused here anyway.
+Requests are handed straight to a transport of httpx: what its client adds (redirects, cookies, authentication,
+environment proxies) is refused here anyway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import email.utils
 import math
 import random
 import re
-import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,11 +24,10 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import aiohttp
 import httpx
 import msgspec
-from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
+from yarl import URL
 
 from calls_assets.api.errors import (
     AccessDeniedError,
@@ -37,6 +35,7 @@ from calls_assets.api.errors import (
     RequestRefusedError,
     TransientError,
 )
+from calls_assets.transport import TARGET, TRANSPORT_ERRORS, Transport
 
 HIGHEST_ID = 2**63 - 1
 _RETRIED_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
@@ -57,7 +56,6 @@ _BASE_URL_ADVICE = "the base URL must be an http(s) URL without user, password, 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
 _DELAY_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
-_TRANSPORT_ERRORS = (httpx.TransportError, aiohttp.ClientError, OSError, EOFError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,30 +163,20 @@ class CallsClient:
         self._clock = clock
         self._jitter = jitter
         self._prefix = config.base_url.rstrip("/") + "/calls/"
+        self._base = URL(self._prefix.rstrip("/"))
         self._token = config.token or _read_token(config.token_file)
         self._pattern = _build_pattern(self._prefix, self._token)
         self._token_lock = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.concurrency)
         self._pacer = _Pacer(config.requests_per_second)
         self._denied: str | None = None
-        self._transport: AiohttpTransport | None = None
+        self._transport: httpx.AsyncBaseTransport | None = None
 
     async def __aenter__(self) -> Self:
-        is_encrypted = self._prefix.lower().startswith("https:")
-        # Loading the certificate authorities takes 30 ms, which plain http has no use for.
-        context = httpx.create_ssl_context(trust_env=False) if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        limits = httpx.Limits(max_connections=self._config.concurrency)
-
-        def open_session() -> aiohttp.ClientSession:
-            # A session of our own: the transport's would keep cookies and silently send lost requests twice.
-            return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._config.concurrency, ssl=context),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                middlewares=(_send_once,),
-                trust_env=False,
-            )
-
-        self._transport = AiohttpTransport(verify=context, trust_env=False, limits=limits, client=open_session)
+        transport = Transport(
+            is_encrypted=self._prefix.lower().startswith("https:"), connections=self._config.concurrency
+        )
+        self._transport = await transport.__aenter__()
         return self
 
     async def __aexit__(
@@ -220,11 +208,11 @@ class CallsClient:
             TransientError: All attempts failed.
             RuntimeError: Used outside `async with`.
         """
-        url = self._prefix + check_call_id(call_id)
+        path = check_call_id(call_id)
         failures = 0
         new_tokens = 0
         while True:
-            outcome = await self._attempt(call_id, url, is_repeat=failures + new_tokens > 0)
+            outcome = await self._attempt(call_id, path, is_repeat=failures + new_tokens > 0)
             if isinstance(outcome, Answer):
                 return outcome
             if isinstance(outcome, _TokenRefused):
@@ -247,7 +235,7 @@ class CallsClient:
         finally:
             self.stats.waited_seconds += loop.time() - start
 
-    async def _attempt(self, call_id: int, url: str, *, is_repeat: bool) -> Answer | _TokenRefused | _Failure:
+    async def _attempt(self, call_id: int, path: str, *, is_repeat: bool) -> Answer | _TokenRefused | _Failure:
         self._refuse_if_denied()
         await self._slots.acquire()
         try:
@@ -257,21 +245,21 @@ class CallsClient:
             self.stats.retries += is_repeat
             try:
                 async with asyncio.timeout(self._config.timeout_seconds):
-                    return await self._exchange(call_id, url)
+                    return await self._exchange(call_id, path)
             except TimeoutError:
                 return _Failure(f"no complete answer within {self._config.timeout_seconds:g} s")
-            except _TRANSPORT_ERRORS as error:
+            except TRANSPORT_ERRORS as error:
                 # Only the kind: the texts of these errors can quote what was sent or received.
                 return _Failure(f"connection failed ({type(error.__cause__ or error).__name__})")
         finally:
             self._slots.release()
 
-    async def _exchange(self, call_id: int, url: str) -> Answer | _TokenRefused | _Failure:
+    async def _exchange(self, call_id: int, path: str) -> Answer | _TokenRefused | _Failure:
         transport = self._transport
         if transport is None:
             raise RuntimeError("CallsClient is used outside `async with`")
         token = self._token
-        response = await transport.handle_async_request(self._build_request(url))
+        response = await transport.handle_async_request(self._build_request(path))
         try:
             status = response.status_code
             if status == 200:
@@ -293,11 +281,10 @@ class CallsClient:
             raise RedirectRefusedError(f"the API answered with a redirect (HTTP {status}): check the base URL")
         raise RequestRefusedError(f"the API answered with the unexpected status HTTP {status}")
 
-    def _build_request(self, url: str) -> httpx.Request:
+    def _build_request(self, path: str) -> httpx.Request:
         """Copies the pattern of a request: building each anew was a tenth of all work for a call."""
         request = httpx.Request.__new__(httpx.Request)
-        # The transport only wants the URL's text, and this one needs no parsing: base and id are checked.
-        request.__dict__ = self._pattern | {"url": url}
+        request.__dict__ = self._pattern | {"url": self._prefix + path, "extensions": {TARGET: self._base / path}}
         return request
 
     async def _read_call(self, call_id: int, response: httpx.Response) -> Answer | _Failure:
@@ -514,16 +501,6 @@ def _is_coding(value: bytes) -> bool:
     return value.strip().lower() not in {b"identity", b""}
 
 
-async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keeps aiohttp from sending a request again by itself after a lost connection, past rate limit and counters."""
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise aiohttp.ClientConnectionError(type(error).__name__) from error
-
-
 async def _read_body(response: httpx.Response, limit: int) -> bytes | None:
     """Reads a body as it comes over the wire; None as soon as it exceeds the limit."""
     chunks = []
@@ -538,7 +515,7 @@ async def _read_body(response: httpx.Response, limit: int) -> bytes | None:
 
 async def _drain(response: httpx.Response) -> None:
     """Reads a short body that nobody needs, so that the connection can be used again; a bad one only costs that."""
-    with contextlib.suppress(TimeoutError, *_TRANSPORT_ERRORS):
+    with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
         async with asyncio.timeout(_DRAIN_SECONDS):
             await _read_body(response, _DRAIN_BYTES)
 

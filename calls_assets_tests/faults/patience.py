@@ -127,7 +127,7 @@ async def _keep_two(random: Random, kept: Kept) -> None:
 
     config = ClientConfig(base_url="http://vendor.example", token="tok", requests_per_second=10.0, concurrency=2)
     client = CallsClient(config, clock=clock, jitter=random.random)
-    client._transport = httpx.MockTransport(answer)  # type: ignore[assignment] # answers instead of sending
+    client._transport = httpx.MockTransport(answer)  # answers instead of sending
     await asyncio.gather(*(client.fetch(id_) for id_ in range(1, 9)))
     for at, wish in asked:
         kept.problems += [
