@@ -178,22 +178,22 @@ def test_a_client_that_leaks_is_caught(broken: str, monkeypatch: pytest.MonkeyPa
     """The harness reports a slot kept on cancellation, a connection not given back, a task left behind."""
     attempt = CallsClient._attempt
 
-    async def keep_slot(client: CallsClient, call_id: int, url: str, *, is_repeat: bool) -> object:
+    async def keep_slot(client: CallsClient, call_id: int, path: str, *, is_repeat: bool) -> object:
         try:
-            return await attempt(client, call_id, url, is_repeat=is_repeat)
+            return await attempt(client, call_id, path, is_repeat=is_repeat)
         except asyncio.CancelledError:
             client._slots._value -= 1
             raise
 
-    async def keep_connection(client: CallsClient, call_id: int, url: str, *, is_repeat: bool) -> object:
+    async def keep_connection(client: CallsClient, call_id: int, path: str, *, is_repeat: bool) -> object:
         try:
-            return await attempt(client, call_id, url, is_repeat=is_repeat)
+            return await attempt(client, call_id, path, is_repeat=is_repeat)
         except asyncio.CancelledError:
-            kept.append(socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)))
+            kept.append(socket.create_connection(("127.0.0.1", httpx.URL(client._prefix).port or 0)))
             raise
 
-    async def keep_task(client: CallsClient, call_id: int, url: str, *, is_repeat: bool) -> object:
-        task = asyncio.create_task(attempt(client, call_id, url, is_repeat=is_repeat))
+    async def keep_task(client: CallsClient, call_id: int, path: str, *, is_repeat: bool) -> object:
+        task = asyncio.create_task(attempt(client, call_id, path, is_repeat=is_repeat))
         others.append(asyncio.create_task(asyncio.sleep(3)))
         return await task
 
