@@ -6,29 +6,32 @@ which pyarrow loads with the first list it is given, is loaded before the first 
 """
 
 import os
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pandas as pd  # noqa: F401 - see above
 
-from calls_assets.api import loop
-from calls_assets.defs.checks import OVERDUE_AFTER, check_records, check_table
-from calls_assets.defs.resources import CallsApi, LakeStore
-from calls_assets.derive import publish_agents, publish_day
-from calls_assets.ingest import SweepReport, count_overdue, sweep
-from calls_assets.lake import DAILY_TABLES
+from calls_assets.api import connect, loop
+from calls_assets.derive import count_doubles, count_orphans, publish_agents, publish_day
+from calls_assets.ingest import SweepOptions, SweepReport, count_overdue, sweep
+from calls_assets.lake import DAILY_TABLES, Lake
 from calls_assets.settings import Settings
 
 settings = Settings.from_env()
-api = CallsApi(settings)
+options = SweepOptions.from_settings(settings)
 day = date.fromisoformat(os.environ["DAY"])
-lake = LakeStore(settings).open()
+lake = Lake.open(settings.data_dir)
 lake.bind(settings.timezone.key, settings.api_base_url)
+
+
+def now() -> datetime:
+    """Gives the time."""
+    return datetime.now(UTC)
 
 
 async def run() -> SweepReport:
     """Sweeps the day, as the asset call_records does."""
-    async with api.connect() as client:
-        return await sweep(lake, client, [day], options=api.options, now=api.now, log=lambda _line: None)
+    async with connect(settings) as client:
+        return await sweep(lake, client, [day], options=options, now=now, log=lambda _line: None)
 
 
 report = loop.run(run())
@@ -36,8 +39,10 @@ for touched in sorted(report.touched_days):
     lake.compact(touched)
 published = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after)
 publish_agents(lake)
-overdue = count_overdue(lake, [day], now=api.now() - OVERDUE_AFTER, options=api.options)
-outcomes = check_records(report.coverage[day], overdue[day])
-outcomes += [check_table(lake, name, day) for name in DAILY_TABLES]
-assert all(outcome.passed for outcome in outcomes), [outcome for outcome in outcomes if not outcome.passed]
+found = report.coverage[day]
+assert found.is_complete
+assert found.quarantined == 0
+assert count_overdue(lake, [day], now=now(), options=options)[day] == 0
+assert count_doubles(lake, day) == 0
+assert all(count_orphans(lake, name, day) == 0 for name in DAILY_TABLES if name != "calls")
 assert published.row_counts["calls"] == int(os.environ["COUNT"])

@@ -12,10 +12,9 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from calls_assets.defs.metadata import list_ranges
+from calls_assets.derive import count_doubles, count_orphans
 from calls_assets.ingest import MAX_GAP, MAX_HOLE, Coverage
 from calls_assets.lake import DAILY_TABLES, Lake, LakeError
 
@@ -121,33 +120,16 @@ def check_table(lake: Lake, name: str, day: date) -> CheckOutcome:
     """Evaluates the check of a table for a day."""
     check = _CALL_CHECK if name == "calls" else _CHILD_CHECK
     try:
-        return _check_table(lake, name, day)
+        if name == "calls":
+            return _make_outcome(name, check, count_doubles(lake, day), "calls shown twice")
+        return _make_outcome(name, check, count_orphans(lake, name, day), "rows without a call")
     except LakeError as error:
         return CheckOutcome(name, check, False, dg.AssetCheckSeverity.ERROR, str(error))
-
-
-def _check_table(lake: Lake, name: str, day: date) -> CheckOutcome:
-    ids = _read_ids(lake, name, day)
-    if name == "calls":
-        beside = [_read_ids(lake, name, day + timedelta(days=offset)) for offset in (-1, 1)]
-        elsewhere = pc.sum(pc.is_in(ids, value_set=pa.chunked_array([c for b in beside for c in b.chunks], pa.int64())))
-        doubles = len(ids) - pc.count_distinct(ids).as_py() + (elsewhere.as_py() or 0)
-        return _make_outcome(name, _CALL_CHECK, doubles, "calls shown twice")
-    calls = _read_ids(lake, "calls", day)
-    orphans = pc.sum(pc.invert(pc.is_in(ids, value_set=calls))).as_py() or 0
-    return _make_outcome(name, _CHILD_CHECK, orphans, "rows without a call")
 
 
 def _make_outcome(asset: str, check: str, count: int, noun: str) -> CheckOutcome:
     text = "" if count == 0 else f"{count} {noun}: run `calls-assets verify`"
     return CheckOutcome(asset, check, count == 0, dg.AssetCheckSeverity.ERROR, text, {noun: count})
-
-
-def _read_ids(lake: Lake, name: str, day: date) -> pa.ChunkedArray:
-    try:
-        return lake.read_table(name, day, ["call_id"])["call_id"]
-    except FileNotFoundError:
-        return pa.chunked_array([], pa.int64())
 
 
 def report_checks(
