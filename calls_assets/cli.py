@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
 import stat
 import sys
 import urllib.request
@@ -35,7 +34,7 @@ from calls_assets.lake import (
     verify,
 )
 from calls_assets.lake.copy import copy_lake
-from calls_assets.lake.snapshot import take_snapshot
+from calls_assets.lake.snapshot import keep_snapshot
 from calls_assets.settings import Settings, SettingsError, load_environment, parse_location
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -411,16 +410,13 @@ def _snapshot(arguments: argparse.Namespace) -> int:
             raise _UsageError(f"{name!r} is no table or mart: there are {', '.join(DATASETS)}")
     lake = _open_to_read(settings)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise _UsageError(f"{directory} is not empty: name a new directory")
+    except FileNotFoundError:
+        pass  # it is made
     except OSError as problem:
         raise _UsageError(f"{directory} cannot be used: {(problem.strerror or 'no reason').lower()}") from None
-    try:
-        linked, copied = take_snapshot(lake, directory, names, first, last)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+    linked, copied = keep_snapshot(lake, directory, names, first, last)
     print(f"{linked + copied:,} files in {directory}, {copied:,} of them copies: delete it when it is read no more")
     return 0
 
@@ -441,7 +437,8 @@ def _summary(arguments: argparse.Namespace) -> int:
                 counts.append("-")
         calls += found.stored
         ids = f"{found.first_id}-{found.last_id}" if found.first_id is not None else "none"
-        numbers = (found.missing, found.unaccounted_count, found.unread_count)
+        unknown = (found.unaccounted_count, found.unread_count) if settings.id_scan else (0, 0)
+        numbers = (found.missing, *unknown)
         lines.append([day.isoformat(), *counts, ids, *map(str, numbers)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:

@@ -15,7 +15,6 @@ from typing import Self
 
 import aiohttp
 import httpx
-from yarl import URL
 
 TARGET = "target"
 """Extension of a request: its address as yarl has it, for those who need not have it parsed."""
@@ -70,7 +69,7 @@ class Transport(httpx.AsyncBaseTransport):
             raise RuntimeError("Transport is used outside `async with`")
         answer = await self._session.request(
             request.method,
-            request.extensions.get(TARGET) or URL(str(request.url)),
+            request.extensions.get(TARGET) or str(request.url),
             headers=request.headers,
             data=request.content or None,
             allow_redirects=False,

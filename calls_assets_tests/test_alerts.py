@@ -56,6 +56,13 @@ def test_a_receiver_that_refuses_is_an_error(
     assert len(receiver.heard) == attempts
 
 
+def test_an_address_that_is_none_is_an_error_that_does_not_name_it() -> None:
+    """Settings take what looks like one."""
+    with pytest.raises(AlertError, match=r"could not be reached \(\w+\), 3 times") as caught:
+        post_alert("https://h\\x/SECRET", BODY)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_a_receiver_that_hangs_is_left(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt has a deadline."""
     monkeypatch.setattr(alerts, "ATTEMPT_SECONDS", 0.2)

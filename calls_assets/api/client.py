@@ -458,6 +458,7 @@ def _check_base_url(url: str) -> None:
         parts = urlsplit(url)
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         is_bare = parts.username is None and parts.password is None and not parts.query and not parts.fragment
+        URL(url)  # finds more to be wrong with a host
     except ValueError:
         raise ValueError(_BASE_URL_ADVICE) from None
     if not (is_usable and is_bare and _URL_TEXT.fullmatch(url)):

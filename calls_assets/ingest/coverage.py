@@ -6,13 +6,14 @@ day's edge may be one of its calls.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 from calls_assets.ingest.knowledge import Kind, Knowledge, day_start_us, group_days
-from calls_assets.lake import Lake
+from calls_assets.lake import Lake, Segment
 
 DISORDER = 100
 """Places by which an id may stand out of the order of starts."""
@@ -69,19 +70,29 @@ class Coverage:
 
 def coverage(lake: Lake, days: Sequence[date], timezone: ZoneInfo) -> Iterator[Coverage]:
     """Accounts for the ids of rising days from the lake alone."""
+    list_segments = cache(lake.segments)
     for group in group_days(days):
         knowledge = Knowledge.of_days(lake, group, timezone)
         for day in group:
-            yield account_for(lake, knowledge, day)
+            yield account_for(lake, knowledge, day, list_segments)
 
 
-def account_for(lake: Lake, knowledge: Knowledge, day: date, *, failed: Collection[int] = ()) -> Coverage:
+def account_for(
+    lake: Lake,
+    knowledge: Knowledge,
+    day: date,
+    list_segments: Callable[[], Iterable[Segment]],
+    *,
+    failed: Collection[int] = (),
+) -> Coverage:
     """Accounts for the ids of a day like `coverage_of`, with all that the lake knows of those that seem open."""
     found = coverage_of(knowledge, day, failed=failed)
     if open_ranges := sorted(found.unaccounted + found.unread):
         # A call out of place is stored in a day that is no neighbour, and so is what a search asked for in a jump.
-        knowledge.load_range(lake, lake.segments(), open_ranges[0][0], open_ranges[-1][1])
-        found = coverage_of(knowledge, day, failed=failed)
+        before = len(knowledge.loaded_days)
+        knowledge.load_range(lake, list_segments(), open_ranges[0][0], open_ranges[-1][1])
+        if len(knowledge.loaded_days) > before:
+            found = coverage_of(knowledge, day, failed=failed)
     return found
 
 
@@ -93,7 +104,8 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
     Args:
         knowledge: What is known of the day and its neighbours.
         day: The day.
-        failed: Ids asked for in vain: before the first and beyond the last known call nothing else tells of them.
+        failed: Ids asked for in vain: before the first and beyond the last known call, and in what is taken for a jump,
+            nothing else tells of them.
     """
     begin = day_start_us(day, knowledge.timezone)
     end = day_start_us(day + timedelta(days=1), knowledge.timezone)
@@ -127,6 +139,8 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
     if jump_before and jump_before == jump_after:
         unread = [jump_before]  # both edges of the day lie in it
     low, high = min(low, first or low), max(high, (last or 0) + 1)
+    vain = {id_ for id_ in failed if any(begins <= id_ <= ends for begins, ends in unread)}
+    answered = {*known, *vain} if vain else known
     return Coverage(
         day=day,
         first_id=first,
@@ -134,14 +148,14 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
         stored=len(in_day),
         missing=kinds.count(Kind.MISSING),
         quarantined=sum(1 for s in known.values() if s.kind is Kind.QUARANTINED and s.day == day),
-        unaccounted=tuple(to_ranges(id_ for id_ in range(low, high) if id_ not in known)),
-        unread=tuple(gap for hole in unread for gap in _list_gaps(known, *hole)),
+        unaccounted=tuple(to_ranges(sorted(vain.union(id_ for id_ in range(low, high) if id_ not in known)))),
+        unread=tuple(gap for hole in unread for gap in _list_gaps(answered, *hole)),
     )
 
 
 def _find_jump(below: int, above: int | None) -> tuple[int, int] | None:
-    """Gives the ids between two calls at a day's edge, 0 for none below, where they are taken for a jump."""
-    return (below + 1, above - 1) if above is not None and above - below > MAX_GAP else None
+    """Gives the ids between two calls at a day's edge, 0 for none below, of which no more than margins are read."""
+    return (below + 1, above - 1) if above is not None and above - below > (MAX_GAP if below else MARGIN) else None
 
 
 def _list_gaps(known: Iterable[int], first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import glance_at
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
 from calls_assets.collector import hold_collector
-from calls_assets.ingest.coverage import DISORDER, Coverage, account_for, to_ranges
+from calls_assets.ingest.coverage import DISORDER, Coverage, account_for, coverage_of, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, group_days, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
 from calls_assets.ingest.plan import SweepOptions, due_ids
@@ -399,9 +399,11 @@ class _Sweep:
         self._doubtful.clear()
         await self.land()
         for day in days:
-            found_here = account_for(self._lake, self.knowledge, day, failed=self._failed)
-            is_known = self._options.id_scan
-            self._coverage[day] = found_here if is_known else replace(found_here, unaccounted=(), unread=())
+            if self._options.id_scan:
+                found_here = account_for(self._lake, self.knowledge, day, lambda: self._segments, failed=self._failed)
+            else:
+                found_here = replace(coverage_of(self.knowledge, day), unaccounted=(), unread=())
+            self._coverage[day] = found_here
 
     async def locate(self, days: list[date], *, wide: bool, is_plan: bool) -> tuple[int, int] | None:
         """Finds the id range of consecutive days; None when the account has none or may not be scanned.

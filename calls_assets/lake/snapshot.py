@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -27,6 +28,8 @@ from calls_assets.lake.mart_schemas import DATASETS
 from calls_assets.lake.storage import LocalStorage, Storage
 
 SNAPSHOTS = ".snapshots"
+MARKER = ".calls-snapshot"
+"""A file in those that go by themselves, locked by their owner. A directory without one is never removed."""
 _PREFIX = "calls-snapshot-"
 _THREADS = 4
 
@@ -50,21 +53,21 @@ def temporary_snapshot(
     """
     path, descriptor = _make_directory(lake.storage, place)
     try:
-        take_snapshot(lake, path, names, first, last)
+        with _explained(path):
+            _take_files(lake, path, names, first, last)
+            _make_catalog(path, names)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
 
 
-def take_snapshot(lake: Lake, directory: Path, names: Collection[str], first: date, last: date) -> tuple[int, int]:
-    """Fills an empty directory with the files of some tables and days, and a catalogue of them.
-
-    Each file is of one version. One that goes meanwhile is left out.
+def keep_snapshot(lake: Lake, directory: Path, names: Collection[str], first: date, last: date) -> tuple[int, int]:
+    """Makes a snapshot that stays: filled beside, then renamed, so that nobody finds half of one.
 
     Args:
         lake: The lake.
-        directory: The directory.
+        directory: New or empty.
         names: Tables and marts; one that is not daily is taken whole.
         first: First day.
         last: Last day, included.
@@ -73,22 +76,31 @@ def take_snapshot(lake: Lake, directory: Path, names: Collection[str], first: da
         How many files were linked, and how many copied.
 
     Raises:
-        LakeError: A file cannot be read or written, or DuckDB finds one damaged.
+        LakeError: The directory is not empty, a file cannot be read or written, or DuckDB finds one damaged.
     """
-    import duckdb  # noqa: PLC0415 - as in `catalog`
-
+    final = directory.resolve()
+    made = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
     try:
-        keys = []
-        for name in dict.fromkeys(names):
-            (directory / DATASETS[name].tree / name).mkdir(parents=True)
-            days = lake.table_days(name) if DATASETS[name].is_daily else [None]
-            keys += [lake.table_key(name, day) for day in days if day is None or first <= day <= last]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            taken = list(pool.map(partial(_take, lake.storage, directory), keys))
-        make_catalog(Lake(LocalStorage(directory, is_writable=False)), directory / CATALOG_KEY, names)
-    except (duckdb.Error, OSError) as problem:
-        raise _refuse(directory, problem) from None
+        with _explained(directory):
+            made.mkdir(parents=True)
+            taken = _take_files(lake, made, names, first, last)
+            made = made.rename(final)  # its catalogue names files by their last places
+            _make_catalog(made, names)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
     return taken.count("linked"), taken.count("copied")
+
+
+def _take_files(lake: Lake, directory: Path, names: Collection[str], first: date, last: date) -> list[str]:
+    """Links or copies files, each of one version, and says which; one that goes meanwhile is left out."""
+    keys = []
+    for name in dict.fromkeys(names):
+        (directory / DATASETS[name].tree / name).mkdir(parents=True)
+        days = lake.table_days(name) if DATASETS[name].is_daily else [None]
+        keys += [lake.table_key(name, day) for day in days if day is None or first <= day <= last]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(partial(_take, lake.storage, directory), keys))
 
 
 def _take(storage: Storage, directory: Path, key: str) -> str:
@@ -121,19 +133,20 @@ def _make_directory(storage: Storage, place: Path | None) -> tuple[Path, int]:
 
 def _make_locked(place: Path) -> tuple[Path, int]:
     place.mkdir(exist_ok=True)
-    for path in place.glob(f"{_PREFIX}*"):
+    for marker in place.glob(f"{_PREFIX}*/{MARKER}"):
         with contextlib.suppress(OSError):  # in use, or another user's
-            descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            descriptor = _lock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(marker.parent, ignore_errors=True)
             os.close(descriptor)
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place.resolve()))
+        (path / MARKER).touch()
         try:
-            descriptor = _lock(path, fcntl.LOCK_EX)
+            descriptor = _lock(path / MARKER, fcntl.LOCK_EX)
         except FileNotFoundError:
             continue  # another process took it for abandoned before it was locked
         except OSError:
-            path.rmdir()
+            shutil.rmtree(path)
             raise
         if path.exists():
             return path, descriptor
@@ -141,13 +154,27 @@ def _make_locked(place: Path) -> tuple[Path, int]:
 
 
 def _lock(path: Path, how: int) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, how)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _make_catalog(directory: Path, names: Collection[str]) -> None:
+    make_catalog(Lake(LocalStorage(directory, is_writable=False)), directory / CATALOG_KEY, names)
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    import duckdb  # noqa: PLC0415 - as in `catalog`
+
+    try:
+        yield
+    except (duckdb.Error, OSError) as problem:
+        raise _refuse(directory, problem) from None
 
 
 def _refuse(directory: Path, problem: Exception) -> LakeError:

@@ -104,9 +104,10 @@ def _pad(label: str) -> str:
 
 def _list_hours(slots: Sequence[Slot], *, at_most: int) -> list[int]:
     """Lists the places of full hours, every second, third … where there are too many."""
-    hours = [place for place, slot in enumerate(slots) if slot.label.endswith(":00")]
+    minute = min(slot.label[3:5] for slot in slots)  # some zones are a quarter of an hour off
+    hours = [place for place, slot in enumerate(slots) if slot.label[3:5] == minute]
     step = next(step for step in (1, 2, 3, 4, 6, 12, 24) if len(hours) <= step * at_most)
-    return [place for place in hours if int(slots[place].label[:2]) % step == 0] or [0]
+    return [place for place in hours if int(slots[place].label[:2]) % step == 0]
 
 
 def _make_hints(drawn: ET.Element, slots: Sequence[Slot], height: float) -> list[ET.Element]:

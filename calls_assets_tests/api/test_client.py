@@ -527,6 +527,8 @@ def test_the_token_is_in_no_repr_no_log_and_no_traceback(caplog: pytest.LogCaptu
         "https://example.com:99999",
         "https://exam ple.com",
         "https://[::1",
+        "https://[::1]0/",
+        "https://exam\\ple.com",
     ],
 )
 def test_a_base_url_that_is_no_plain_address_is_refused(url: str) -> None:

@@ -78,8 +78,8 @@ def test_a_broken_client_is_caught(broken: str, monkeypatch: pytest.MonkeyPatch)
             except RecursionError as error:
                 raise RuntimeError from error
 
-    async def wait_long(client: CallsClient, call_id: int, url: str, *, is_repeat: bool) -> object:
-        return await client._exchange(call_id, url)
+    async def wait_long(client: CallsClient, call_id: int, path: str, *, is_repeat: bool) -> object:
+        return await client._exchange(call_id, path)
 
     if broken == "fragile":
         monkeypatch.setattr(client_module, "_ENVELOPE", Fragile())

@@ -263,9 +263,9 @@ def test_each_place_is_searched(
     person = canaries.PERSON
     exchange, land = CallsClient._exchange, Lake.land
 
-    async def log(client: CallsClient, call_id: int, url: str) -> object:
+    async def log(client: CallsClient, call_id: int, path: str) -> object:
         logging.getLogger("calls_assets").debug("asking for %s", person["number"])
-        return await exchange(client, call_id, url)
+        return await exchange(client, call_id, path)
 
     def write(lake: Lake, day: date, reads: list[Read]) -> object:
         (tmp_path / f"home/{person['number']}.txt").touch()
@@ -385,13 +385,15 @@ def test_a_client_that_trusts_proxies_is_caught(tmp_path: Path, monkeypatch: pyt
 def test_a_client_that_follows_redirects_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness reports the requests that the other host hears."""
 
-    async def follow(client: CallsClient, call_id: int, url: str) -> object:
+    async def follow(client: CallsClient, call_id: int, path: str) -> object:
         assert client._transport is not None
-        response = await client._transport.handle_async_request(client._build_request(url))
+        request = client._build_request(path)
+        response = await client._transport.handle_async_request(request)
         await response.aread()
-        if "location" not in response.headers:
-            return await exchange(client, call_id, url)
-        return await exchange(client, call_id, response.headers["location"])
+        if "location" in response.headers:
+            request.__dict__ |= {"url": response.headers["location"], "extensions": {}}
+            await (await client._transport.handle_async_request(request)).aread()
+        return await exchange(client, call_id, path)
 
     exchange = CallsClient._exchange
     monkeypatch.setattr(CallsClient, "_exchange", follow)

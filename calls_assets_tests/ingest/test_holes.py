@@ -197,13 +197,29 @@ def test_every_id_between_the_neighbouring_calls_is_known_or_named(
             (found,) = account(root, [day])
             before = max((id_ for other in DAYS if other < day for id_ in by_day[other]), default=None)
             after = min((id_ for other in DAYS if other > day for id_ in by_day[other]), default=None)
-            lowest = min(set.union(*by_day.values()), default=1)
-            first = before + 1 if before else 1 if lowest > MAX_GAP else lowest
+            first = before + 1 if before else 1 if any(by_day.values()) else 2
             last = after - 1 if after else max(by_day[day], default=0)
             named = [id_ for low, high in found.unaccounted + found.unread for id_ in range(low, high + 1)]
             assert len(named) == len(set(named))
             assert not known & set(named)
             assert set(range(first, last + 1)) <= known | set(named)
+
+
+@pytest.mark.parametrize("first_id", [150, 201, 202, 4_001, MAX_GAP, MAX_GAP + 1])
+def test_below_the_first_call_every_id_is_read_or_named(tmp_path: Path, first_id: int) -> None:
+    """However few they are; whoever looks for them finds the calls that stand there."""
+    calls = make_day(DAYS[1], first_id) + make_day(DAYS[2], first_id + PER_DAY)
+    early = make_island(120, [datetime(2025, 3, 3, 12, tzinfo=UTC) + timedelta(seconds=n) for n in range(10)])
+    vendor = ModelVendor([*early, *calls], LATER)
+    said = sweep_each(tmp_path, vendor, DAYS[:3])
+    if not said[0].stored:
+        assert said[0].unread
+        held = account(tmp_path, DAYS[:3])
+        assert held[0].unread[-1][1] == first_id - 201
+        assert [found.unread for found in held] == [held[0].unread, held[0].unread, ()]
+        sweep_each(tmp_path, vendor, DAYS[:2], read_holes=True)
+    assert shown(tmp_path, DAYS[0], ZONE) == vendor.truth(DAYS[0], ZONE)
+    assert not any(found.unread for found in account(tmp_path, DAYS[1:3]))
 
 
 def test_a_call_on_the_other_side_of_a_jump_does_not_make_the_day_incomplete(tmp_path: Path) -> None:
@@ -217,10 +233,12 @@ def test_a_call_on_the_other_side_of_a_jump_does_not_make_the_day_incomplete(tmp
 
 
 def test_an_id_of_a_hole_that_failed_goes_on_being_named(tmp_path: Path) -> None:
-    """Until a later sweep that reads the hole gets its answer; that one asks for nothing else."""
+    """As one without an answer, then as not read; a later sweep that reads the hole asks for nothing else."""
     vendor = begin(tmp_path, make_account(20_000))
     vendor.fails = frozenset({9_999})
-    assert sweep_each(tmp_path, vendor, [DAYS[2]], read_holes=True)[0].unread == ((9_999, 9_999),)
+    (found,) = sweep_each(tmp_path, vendor, [DAYS[2]], read_holes=True)
+    assert (found.unaccounted, found.unread) == (((9_999, 9_999),), ())
+    assert account(tmp_path, [DAYS[2]])[0].unread == ((9_999, 9_999),)
     vendor.fails, before = frozenset(), vendor.stats.requests
     assert sweep_each(tmp_path, vendor, [DAYS[1]], read_holes=True)[0].unread == ()
     assert vendor.stats.requests == before + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import pytest
 from calls_assets.lake import DATASETS, Lake, LakeError, LocalStorage, snapshot, verify
 from calls_assets.lake.catalog import CATALOG_KEY, write_catalog
 from calls_assets.lake.copy import copy_lake
-from calls_assets.lake.snapshot import SNAPSHOTS, take_snapshot, temporary_snapshot
+from calls_assets.lake.snapshot import MARKER, SNAPSHOTS, keep_snapshot, temporary_snapshot
 from calls_assets_tests.lakes import DAYS, FinishedLake
 
 FEW = DAYS[15:18]
@@ -70,7 +71,7 @@ def test_a_snapshot_has_every_file_of_the_lake_as_a_link(lake: Lake) -> None:
         assert path.parent == root_of(lake) / SNAPSHOTS
         assert list_files(path) == list_files(root_of(lake)) != {}
         assert path.stat().st_mode & 0o777 == 0o700
-        assert leftovers(path) == [CATALOG_KEY, "marts", "tables"]
+        assert leftovers(path) == sorted([MARKER, CATALOG_KEY, "marts", "tables"])
 
 
 def test_what_is_replaced_or_deleted_afterwards_is_not_seen(lake: Lake) -> None:
@@ -130,7 +131,7 @@ def test_where_links_cannot_be_files_are_copied(lake: Lake, monkeypatch: pytest.
         assert copies.keys() == files.keys()
         assert not {*copies.values()} & {*files.values()}
         assert all((path / key).read_bytes() == (root_of(lake) / key).read_bytes() for key in files)
-    assert take_snapshot(lake, root_of(lake).parent / "kept", *ALL) == (0, len(files))
+    assert keep_snapshot(lake, root_of(lake).parent / "kept", *ALL) == (0, len(files))
 
 
 def test_without_the_right_to_write_it_is_a_temporary_directory(
@@ -203,7 +204,7 @@ def test_a_file_that_goes_while_the_snapshot_is_taken_is_left_out(lake: Lake, mo
 
 def test_a_file_that_is_there_is_never_written_into(lake: Lake, tmp_path: Path) -> None:
     """It may be a link: the bytes would be the lake's."""
-    take_snapshot(lake, tmp_path / "kept", ["calls"], FEW[0], FEW[0])
+    keep_snapshot(lake, tmp_path / "kept", ["calls"], FEW[0], FEW[0])
     before = lake.storage.read(lake.table_key("calls", FEW[0]))
     with pytest.raises(FileExistsError):
         snapshot._take(lake.storage, tmp_path / "kept", lake.table_key("calls", FEW[0]))
@@ -240,6 +241,38 @@ def test_what_killed_processes_left_goes_with_the_next_snapshot(lake: Lake) -> N
     assert list_files(root_of(lake))
 
 
+def test_what_only_has_the_name_of_a_snapshot_is_never_removed(lake: Lake, tmp_path: Path) -> None:
+    """A lake, or a snapshot that somebody keeps."""
+    root = root_of(lake).rename(tmp_path / "calls-snapshot-march")
+    lake = Lake(LocalStorage(root))
+    keep_snapshot(lake, tmp_path / "calls-snapshot-kept", *ALL)
+    files = list_files(root)
+    for place in (tmp_path, root):
+        with temporary_snapshot(lake, *ALL, place=place) as path:
+            assert list_files(path) == files
+    assert list_files(root) == list_files(tmp_path / "calls-snapshot-kept") == files != {}
+    assert leftovers(tmp_path) == ["calls-snapshot-kept", "calls-snapshot-march"]
+
+
+def test_a_snapshot_that_is_kept_is_there_whole_or_not_at_all(lake: Lake, tmp_path: Path) -> None:
+    """What somebody else puts into its place meanwhile is not touched."""
+    place = tmp_path / "new" / "kept"
+    place.mkdir(parents=True)
+    keep_snapshot(lake, place, *ALL)
+    assert leftovers(place) == [CATALOG_KEY, "marts", "tables"]
+    assert place.stat().st_mode & 0o777 == (tmp_path / "new").stat().st_mode & 0o777
+    before = list_files(place)
+    with pytest.raises(LakeError, match=r"cannot make a snapshot in .*kept: directory not empty"):
+        keep_snapshot(lake, place, *ALL)
+    assert list_files(place) == before
+    with duckdb.connect(str(place / CATALOG_KEY), read_only=True) as catalog:
+        assert catalog.sql("SELECT count(*) > 0 FROM calls").fetchall() == [(True,)]
+    (root_of(lake) / lake.table_key("calls", FEW[0])).write_bytes(b"damaged")
+    with pytest.raises(LakeError, match=r"cannot make a snapshot in .*other"):
+        keep_snapshot(lake, tmp_path / "new" / "other", *ALL)
+    assert leftovers(tmp_path / "new") == ["kept"]
+
+
 def test_one_that_is_taken_for_abandoned_before_it_is_locked_is_made_anew(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,12 +280,12 @@ def test_one_that_is_taken_for_abandoned_before_it_is_locked_is_made_anew(
     lock = snapshot._lock
 
     def remove_first(path: Path, how: int) -> int:
-        path.rmdir()
+        shutil.rmtree(path.parent)
         return lock(path, how)
 
     def remove_after(path: Path, how: int) -> int:
         descriptor = lock(path, how)
-        path.rmdir()
+        shutil.rmtree(path.parent)
         return descriptor
 
     stages = [remove_first, remove_after, lock]
