@@ -429,6 +429,8 @@ def _summary(arguments: argparse.Namespace) -> int:
     lines = [["day", *names, "ids", "missing", "unaccounted", "unread"]]
     calls = 0
     for found in coverage(lake, days, settings.timezone):
+        if not settings.id_scan:
+            found = found.without_scan()  # noqa: PLW2901 - one way on for both
         day, counts = found.day, []
         for name in names:
             try:
@@ -437,8 +439,7 @@ def _summary(arguments: argparse.Namespace) -> int:
                 counts.append("-")
         calls += found.stored
         ids = f"{found.first_id}-{found.last_id}" if found.first_id is not None else "none"
-        unknown = (found.unaccounted_count, found.unread_count) if settings.id_scan else (0, 0)
-        numbers = (found.missing, *unknown)
+        numbers = (found.missing, found.unaccounted_count, found.unread_count)
         lines.append([day.isoformat(), *counts, ids, *map(str, numbers)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:

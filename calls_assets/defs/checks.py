@@ -109,8 +109,8 @@ def check_records(coverage: Coverage, overdue: int) -> list[CheckOutcome]:
         # No failure: what is a jump indeed would fail for ever.
         text = (
             f"{coverage.unread_count} ids beside this day were not read: {list_ranges(coverage.unread)}; a hole of "
-            f"more than {MAX_GAP:,} ids is taken for a jump in the numbering: launch with read_holes: true to read it, "
-            f"up to {MAX_HOLE:,}"
+            f"more than {MAX_GAP:,} ids, or below the first known call, is taken for a jump in the numbering: "
+            f"launch with read_holes: true to read it, up to {MAX_HOLE:,}"
         )
         found[0] = replace(found[0], description="; ".join(filter(None, (found[0].description, text))))
     return found

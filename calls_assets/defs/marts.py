@@ -5,7 +5,6 @@ What belongs here: running the work and telling Dagster about each day. What sta
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -108,7 +107,7 @@ def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: La
         for found in coverage(lake, to_days(context.partition_keys), zone):
             day = found.day
             if not api.settings.id_scan:
-                found = replace(found, unaccounted=(), unread=())  # noqa: PLW2901 - nothing says what ids there are
+                found = found.without_scan()  # noqa: PLW2901 - one way on for both
             result = publish_report(lake, day, now=api.now(), timezone=zone, coverage=found)
             context.add_asset_metadata(
                 {**result.figures, **result.quality, "bytes": result.size},

@@ -7,7 +7,7 @@ day's edge may be one of its calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -40,7 +40,8 @@ class Coverage:
         missing: Ids of the range the API does not have.
         quarantined: Ids of the range whose answer broke the contract.
         unaccounted: Inclusive ranges of ids never answered, those between this day's calls and its neighbours' too.
-        unread: Inclusive ranges of ids beside the day that were not read, because their hole is taken for a jump.
+        unread: Inclusive ranges of ids beside the day that were not read: their hole is taken for a jump, or lies below
+            the first known call.
     """
 
     day: date
@@ -61,6 +62,10 @@ class Coverage:
     def unread_count(self) -> int:
         """Number of ids beside the day that were not read."""
         return sum(last - first + 1 for first, last in self.unread)
+
+    def without_scan(self) -> Coverage:
+        """Gives the same for an account whose ids are not searched: nothing says which there are."""
+        return replace(self, unaccounted=(), unread=())
 
     @property
     def is_complete(self) -> bool:

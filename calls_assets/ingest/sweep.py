@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
@@ -402,7 +402,7 @@ class _Sweep:
             if self._options.id_scan:
                 found_here = account_for(self._lake, self.knowledge, day, lambda: self._segments, failed=self._failed)
             else:
-                found_here = replace(coverage_of(self.knowledge, day), unaccounted=(), unread=())
+                found_here = coverage_of(self.knowledge, day).without_scan()
             self._coverage[day] = found_here
 
     async def locate(self, days: list[date], *, wide: bool, is_plan: bool) -> tuple[int, int] | None:

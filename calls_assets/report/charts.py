@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import pygal  # type: ignore[import-untyped] # ships no types
-from pygal.style import Style  # type: ignore[import-untyped]
+import pygal
+from pygal.style import Style
 
 from calls_assets.report.figures import Slot
 

@@ -560,8 +560,8 @@ def _judge(data: DayData, totals: Totals) -> list[QualityRow]:
             "unread_ids",
             "Ids beside the day not read",
             data.coverage.unread_count if data.coverage else None,
-            "Ids in a hole at the day's edge that is so large that it is taken for a jump in the vendor's numbering: "
-            "where it is none, calls are missing.",
+            "Ids in a hole at the day's edge that is so large that it is taken for a jump in the vendor's numbering, "
+            "or below the first known call: where it is none, calls are missing.",
         ),
         (
             "missing_ids",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
-import pygal  # type: ignore[import-untyped] # ships no types
+import pygal
 import pytest
 
 from calls_assets.report.charts import draw_intervals
