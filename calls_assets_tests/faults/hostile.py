@@ -29,7 +29,7 @@ from calls_assets.api import (
 from calls_assets.ingest import SweepFailedError, SweepOptions, SweepReport, sweep
 from calls_assets.lake import Lake
 from calls_assets_tests.api.server import Heard, Script, body_of, response
-from calls_assets_tests.faults.wire import Case, Speak
+from calls_assets_tests.faults.wire import Case
 
 ZONE = ZoneInfo("UTC")
 DAY = date(2025, 5, 20)
@@ -120,28 +120,22 @@ def look_up(root: Path) -> dict[int, str]:
     return found
 
 
-def find_losses(root: Path, failed_ids: Sequence[int], cases: Mapping[int, Case], count: int) -> list[str]:
-    """Compares what the lake and the sweep know with what each id has to come to."""
+def find_losses(root: Path, failed_ids: Sequence[int], cases: Mapping[int, Case], count: int) -> dict[int, str]:
+    """Compares what the lake and the sweep know with what each id has to come to; gives what it came to instead."""
     found = look_up(root) | dict.fromkeys(failed_ids, "named")
     named = {"transient", "refused", "redirect"}
-    problems = [
-        f"{id_}: {found.get(id_)}" for id_ in range(1, count + 1) if id_ not in cases and found.get(id_) != "row"
-    ]
-    for id_, case in cases.items():
-        expected = {"named" if kind in named else kind for kind in case.comes_to}
+    losses = {}
+    for id_ in range(1, count + 1):
+        expected = {"named" if kind in named else kind for kind in cases[id_].comes_to} if id_ in cases else {"row"}
         came_to = found.get(id_, "nothing")
         if not came_to.startswith(tuple(expected)) or came_to == "quarantined: ":
-            problems.append(f"{case.name}: {came_to}")
-    return problems
+            losses[id_] = came_to
+    return losses
 
 
-def mute(_case: Case) -> Speak:
+async def behave(id_: int, writer: asyncio.StreamWriter) -> None:
     """Gives an ordinary answer in place of a hostile one: the normal run to compare with."""
-
-    async def speak(id_: int, writer: asyncio.StreamWriter) -> None:
-        writer.write(response(200, body_of(id_, started_at=START + id_)))
-
-    return speak
+    writer.write(response(200, body_of(id_, started_at=START + id_)))
 
 
 async def fill_up(id_: int, writer: asyncio.StreamWriter) -> None:
