@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
@@ -45,8 +46,8 @@ _RECENT = timedelta(days=7)
 _REFUSALS_IN_A_ROW = 10
 _SURE_CALLS = 8
 """Known calls that decide together where a day begins: fewer may be misled by one with a corrected start."""
-_FILL_ROUNDS = 4
-"""Requests at a time, as a multiple of those in flight, while the range is being looked for."""
+_FILL_AT_ONCE = 256
+"""Ids listed at a time while the range is being looked for."""
 
 
 class CallSource(Protocol):
@@ -273,7 +274,7 @@ def _holds_call(answer: Answer) -> bool:
 
 @dataclass
 class _Progress:
-    total: int
+    total: int = 0
     done: int = 0
     began: float = field(default_factory=time.monotonic)
     logged: float = field(default_factory=time.monotonic)
@@ -448,15 +449,12 @@ class _Sweep:
     async def _filling(self, begin_us: int, end_us: int) -> AsyncIterator[None]:
         """Asks for the ids between calls known to be in a time, as they become known."""
         self._is_located = False
-        most = _FILL_ROUNDS * self._options.concurrency
+        list_sure = partial(self._list_sure, begin_us, end_us)
 
         async def fill() -> None:
             while not self._is_located:
-                _, first = self.knowledge.split(begin_us)
-                last, _ = self.knowledge.split(end_us)
-                is_sure = len(self.knowledge.calls()[0]) >= _SURE_CALLS and first is not None
                 self._news.clear()
-                if not is_sure or not await self._ask_unknown(range(first or 1, last + 1), most=most):
+                if not await self._fetch_batches(iter(list_sure, []), self._options.concurrency):
                     await self._news.wait()
 
         filler = asyncio.create_task(fill())
@@ -468,6 +466,15 @@ class _Sweep:
         finally:
             filler.cancel()
             await asyncio.gather(filler, return_exceptions=True)
+
+    def _list_sure(self, begin_us: int, end_us: int) -> list[int]:
+        """Lists some ids between calls known to be in a time, of those that are still to be asked for; none at last."""
+        if self._is_located or len(self.knowledge.calls()[0]) < _SURE_CALLS:
+            return []
+        _, first = self.knowledge.split(begin_us)
+        last, _ = self.knowledge.split(end_us)
+        ids = self._list_unknown(range(first, last + 1)) if first else iter(())
+        return list(islice((id_ for id_ in ids if id_ not in self._asking), _FILL_AT_ONCE))
 
     async def _copy_strays(self, days: set[date]) -> None:
         """Completes what a crash interrupted: a read that is to stand in two days and stands in one."""
@@ -506,18 +513,18 @@ class _Sweep:
             last = min(last + DISORDER, top)
         return first, last
 
-    async def _ask_unknown(self, ids: Sequence[int], *, most: int | None = None) -> int:
-        """Asks for the first ids that no stored day knows; gives their number."""
-        known = self._look_up(ids)
-        unknown = (id_ for id_ in ids if id_ not in known)
-        if most is not None:
-            unknown = (id_ for id_ in unknown if id_ not in self._failed and id_ not in self._asking)
-        return await self._fetch(islice(unknown, most))
+    async def _ask_unknown(self, ids: Sequence[int]) -> None:
+        """Asks for ids that no stored day knows."""
+        await self._fetch(self._list_unknown(ids))
 
     async def _ask_missing(self, ids: Sequence[int]) -> None:
         """Asks for ids that no stored day knows a call of."""
         known = self._look_up(ids)
         await self._fetch(id_ for id_ in ids if id_ not in known or known[id_].kind is not Kind.CALL)
+
+    def _list_unknown(self, ids: Sequence[int]) -> Iterator[int]:
+        known = self._look_up(ids)
+        return (id_ for id_ in ids if id_ not in known and id_ not in self._failed)
 
     def _look_up(self, ids: Sequence[int]) -> dict[int, Known]:
         """Loads whatever days the rising ids may be stored in; gives all that is known."""
@@ -525,32 +532,52 @@ class _Sweep:
             self.knowledge.load_range(self._lake, self._segments, ids[0], ids[-1])
         return self.knowledge.known
 
-    async def _fetch(self, ids: Iterable[int]) -> int:
-        """Asks for ids concurrently, unless they are asked for already; gives their number.
-
-        Every answer is buffered, and landed in time.
-        """
+    async def _fetch(self, ids: Iterable[int]) -> None:
+        """Asks for ids concurrently, unless they are asked for already."""
         asked = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._failed]
         wanted = [id_ for id_ in asked if id_ not in self._asking]
-        elsewhere = {self._asking[id_] for id_ in asked if id_ in self._asking}
-        if wanted:
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._asking |= dict.fromkeys(wanted, done)
-            try:
-                await self._fetch_here(wanted)
-            finally:
-                for id_ in wanted:
-                    del self._asking[id_]
-                done.set_result(None)
-                self._news.set()
+        elsewhere = [self._asking[id_] for id_ in asked if id_ in self._asking]
+        await self._fetch_batches([wanted], len(wanted))
         if elsewhere:
             await asyncio.wait(elsewhere)
-        return len(wanted)
 
-    async def _fetch_here(self, wanted: list[int]) -> None:
-        self.requested += len(wanted)
-        progress = _Progress(total=len(wanted))
-        queue = iter(wanted)
+    async def _fetch_batches(self, batches: Iterable[list[int]], most: int) -> int:
+        """Asks for ids that nobody asks for, so many at a time; takes a batch once those before are under way.
+
+        Every answer is buffered, and landed in time. Gives the number of ids.
+        """
+        progress = _Progress()
+        loop = asyncio.get_running_loop()
+        under_way: dict[int, asyncio.Future[None]] = {}
+
+        def take() -> Iterator[int]:
+            for batch in batches:
+                taken = {id_: loop.create_future() for id_ in batch}
+                under_way.update(taken)
+                self._asking.update(taken)
+                self.requested += len(batch)
+                progress.total += len(batch)
+                yield from batch
+
+        def end(id_: int) -> None:
+            del self._asking[id_]
+            under_way.pop(id_).set_result(None)
+
+        queue = take()
+        first = next(queue, None)  # others must see at once what is asked for
+        if first is None:
+            return 0
+        try:
+            await self._fetch_here(chain((first,), queue), min(most, self._options.concurrency), progress, end)
+        finally:
+            for id_ in list(under_way):
+                end(id_)
+            self._news.set()
+        return progress.total
+
+    async def _fetch_here(
+        self, queue: Iterator[int], workers: int, progress: _Progress, end: Callable[[int], None]
+    ) -> None:
         self._silence.resume()
 
         async def work() -> None:
@@ -574,10 +601,11 @@ class _Sweep:
                     self._silence.end()
                     self._take(answer)
                 progress.done += 1
+                end(id_)
                 if self._is_full():
                     await self._land_when_full()
 
-        tasks = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(wanted)))]
+        tasks = [asyncio.create_task(work()) for _ in range(workers)]
         watch = asyncio.create_task(self._watch(progress))
         everything = asyncio.gather(*tasks)
         try:

@@ -171,6 +171,35 @@ def test_ids_that_are_sure_to_be_needed_are_asked_for_during_the_search(tmp_path
     assert sum(vendor.asked_at[id_] < last_probe for id_ in ids) > 50
 
 
+class FarVendor(ModelVendor):
+    """Takes its time over ids beyond all calls, which only the search asks for, and counts the others in flight."""
+
+    def __post_init__(self) -> None:
+        """Begins to count."""
+        super().__post_init__()
+        self.in_flight = 0
+        self.beside: list[int] = []
+
+    async def fetch(self, call_id: int) -> Answer:
+        """Answers 100 to 199 rounds later, or 4,000."""
+        is_inside = min(self._by_id) <= call_id <= max(self._by_id)
+        self.in_flight += is_inside
+        for _ in range(100 + call_id * 7_919 % 100 if is_inside else 4_000):
+            await asyncio.sleep(0)
+        self.in_flight -= is_inside
+        if is_inside:
+            self.beside.append(self.in_flight)
+        return await super().fetch(call_id)
+
+
+def test_no_turn_is_left_unused_during_the_search(tmp_path: Path) -> None:
+    """As many ids as allowed are always asked for, as long as there are some that are sure to be needed."""
+    vendor = FarVendor(make_account(10, 500, 65_123, 50), LATER)
+    run_sweep(tmp_path, vendor, [date(2025, 3, 1) + timedelta(days=offset) for offset in range(5)], UTC_ZONE)
+    during = vendor.beside[20:1_200]
+    assert sum(others >= 3 for others in during) >= 0.95 * len(during)
+
+
 def test_an_account_that_denies_access_ends_the_search_and_what_goes_on_beside_it(tmp_path: Path) -> None:
     """The first error ends the sweep; nothing is left running, and what was answered is stored."""
     vendor = SlowVendor(make_account(20, 500, 65_123, 50), LATER)
