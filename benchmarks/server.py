@@ -117,9 +117,8 @@ class State:
         self.served_at: list[float] = []  # calls only
 
     def report(self) -> dict[str, float | int | None]:
-        """Sums up; `middle_per_second` is the rate of the middle 80 % of the calls served."""
+        """Sums up; `middle_per_second` is the rate of the middle 80 % of the answers, calls and missing ids."""
         served, answered = self.served_at, self.answered_at
-        tenth = len(served) // 10
         return {
             "requests": self.requests,
             "calls": len(served),
@@ -130,8 +129,14 @@ class State:
             "first_request_at": self.first_request_at,
             "last_answer_at": answered[-1] if answered else None,
             "answered_per_second": _rate(answered),
-            "middle_per_second": _rate(served[tenth : len(served) - tenth]),
+            "middle_per_second": _rate(_middle(answered)),
+            "calls_middle_per_second": _rate(_middle(served)),
         }
+
+
+def _middle(moments: list[float]) -> list[float]:
+    tenth = len(moments) // 10
+    return moments[tenth : len(moments) - tenth]
 
 
 def _rate(moments: list[float]) -> float | None:

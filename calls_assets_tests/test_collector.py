@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
 from calls_assets.collector import hold_collector
+
+LOAD = "import calls_assets.definitions"
+USE = "import duckdb; connection = duckdb.connect(); connection.sql('SELECT 1').fetchall()"
+COUNT = "import gc; print(gc.get_freeze_count())"
 
 
 def fail_while_held() -> None:
@@ -25,3 +31,12 @@ def test_the_collector_is_off_meanwhile_and_afterwards_as_it_was(is_enabled: boo
         assert gc.isenabled() is is_enabled
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("code", "is_spared"), [((LOAD, USE), True), ((USE, LOAD), False)], ids=["before", "after"])
+def test_the_collector_is_spared_what_the_definitions_load(code: tuple[str, str], is_spared: bool) -> None:
+    """Before DuckDB is loaded or not at all: it says nothing of leaks when Python ends."""
+    command = [sys.executable, "-c", "; ".join((*code, COUNT))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 100_000) is is_spared
+    assert done.stderr == ""
