@@ -26,9 +26,9 @@ def hold_collector() -> Iterator[None]:
 def spare_loaded() -> None:
     """Spares the collector all that this process has loaded, which lives as long as the process does.
 
-    Dagster and what it needs are two hundred thousand objects. The collector walks through them now and then, and again and
-    again when Python ends: a quarter of the time of a command. Where DuckDB is loaded already, nothing is spared: it
-    reports what is left of it at the end as leaks.
+    Dagster and what it needs are two hundred thousand objects. The collector walks through them now and then, and
+    again and again when Python ends: a quarter of the time of a command. Where DuckDB is loaded already, nothing is
+    spared: it reports what is left of it at the end as leaks.
     """
     if "duckdb" not in sys.modules:
         gc.freeze()

@@ -38,6 +38,8 @@ GIVE_UP_SECONDS = 45.0
 """A sweep without a single answer for this long, while attempts fail, ends; pauses the API asked for do not count."""
 GIVE_UP_PAUSED_SECONDS = 1_200.0
 """The same, pauses included."""
+IS_ALIVE_SECONDS = 5.0
+"""It does not end if a call that is known is answered in this time: then it is single ids that have no answer."""
 
 _LAST_DAYS = 3
 """Days in which a probe looks for the highest id: more than one, since a call's start can be corrected."""
@@ -305,19 +307,14 @@ class _Silence:
         self.in_vain = False
         self.resume()
 
-    def check(self, *, is_paused: bool) -> None:
-        """Counts up to now.
-
-        Raises:
-            _NoAnswerError: It has lasted too long.
-        """
+    def is_too_long(self, *, is_paused: bool) -> bool:
+        """Counts up to now."""
         before = self._looked
         self.resume()
         self.seconds += self._looked - before
         self.unpaused_seconds += 0.0 if is_paused else self._looked - before
         is_over = self.unpaused_seconds >= GIVE_UP_SECONDS or self.seconds >= GIVE_UP_PAUSED_SECONDS
-        if self.in_vain and is_over:
-            raise _NoAnswerError(f"no answer for {self.seconds:.0f} s")
+        return self.in_vain and is_over
 
 
 class _NoAnswerError(Exception):
@@ -347,7 +344,7 @@ class _Sweep:
         self._buffered_bytes = 0
         self._buffered_since = time.monotonic()
         self._landing = asyncio.Lock()
-        self._asking: dict[int, asyncio.Future[None]] = {}
+        self._asking: dict[int, asyncio.Future[None] | None] = {}  # of those that somebody waits for
         self._news = asyncio.Event()
         self._is_located = False
         self._touched: set[date] = set()
@@ -358,6 +355,7 @@ class _Sweep:
         self._refused: set[int] = set()
         self._refusals = 0
         self._silence = _Silence()
+        self._checking = asyncio.Lock()
         self._landed = self._missing = self._quarantined = 0
         self._coverage: dict[date, Coverage] = {}
 
@@ -449,12 +447,13 @@ class _Sweep:
     async def _filling(self, begin_us: int, end_us: int) -> AsyncIterator[None]:
         """Asks for the ids between calls known to be in a time, as they become known."""
         self._is_located = False
-        list_sure = partial(self._list_sure, begin_us, end_us)
 
         async def fill() -> None:
             while not self._is_located:
                 self._news.clear()
-                if not await self._fetch_batches(iter(list_sure, []), self._options.concurrency):
+                if not await self._fetch_batches(
+                    iter(partial(self._list_sure, begin_us, end_us), []), self._options.concurrency
+                ):
                     await self._news.wait()
 
         filler = asyncio.create_task(fill())
@@ -468,13 +467,15 @@ class _Sweep:
             await asyncio.gather(filler, return_exceptions=True)
 
     def _list_sure(self, begin_us: int, end_us: int) -> list[int]:
-        """Lists some ids between calls known to be in a time, of those that are still to be asked for; none at last."""
-        if self._is_located or len(self.knowledge.calls()[0]) < _SURE_CALLS:
-            return []
+        """Lists the first ids between calls known to be in a time that are still to be asked for; empty when done."""
         _, first = self.knowledge.split(begin_us)
         last, _ = self.knowledge.split(end_us)
-        ids = self._list_unknown(range(first, last + 1)) if first else iter(())
-        return list(islice((id_ for id_ in ids if id_ not in self._asking), _FILL_AT_ONCE))
+        if self._is_located or first is None or len(self.knowledge.calls()[0]) < _SURE_CALLS:
+            return []
+        unknown = self._list_unknown(range(first, last + 1))
+        return list(
+            islice((id_ for id_ in unknown if id_ not in self._asking and id_ not in self._failed), _FILL_AT_ONCE)
+        )
 
     async def _copy_strays(self, days: set[date]) -> None:
         """Completes what a crash interrupted: a read that is to stand in two days and stands in one."""
@@ -524,7 +525,7 @@ class _Sweep:
 
     def _list_unknown(self, ids: Sequence[int]) -> Iterator[int]:
         known = self._look_up(ids)
-        return (id_ for id_ in ids if id_ not in known and id_ not in self._failed)
+        return (id_ for id_ in ids if id_ not in known)
 
     def _look_up(self, ids: Sequence[int]) -> dict[int, Known]:
         """Loads whatever days the rising ids may be stored in; gives all that is known."""
@@ -536,10 +537,15 @@ class _Sweep:
         """Asks for ids concurrently, unless they are asked for already."""
         asked = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._failed]
         wanted = [id_ for id_ in asked if id_ not in self._asking]
-        elsewhere = [self._asking[id_] for id_ in asked if id_ in self._asking]
+        elsewhere = [self._waiter(id_) for id_ in asked if id_ in self._asking]
         await self._fetch_batches([wanted], len(wanted))
         if elsewhere:
             await asyncio.wait(elsewhere)
+
+    def _waiter(self, id_: int) -> asyncio.Future[None]:
+        """Gives what is done when an id that somebody asks for is answered."""
+        waiter = self._asking[id_] = self._asking[id_] or asyncio.get_running_loop().create_future()
+        return waiter
 
     async def _fetch_batches(self, batches: Iterable[list[int]], most: int) -> int:
         """Asks for ids that nobody asks for, so many at a time; takes a batch once those before are under way.
@@ -547,21 +553,20 @@ class _Sweep:
         Every answer is buffered, and landed in time. Gives the number of ids.
         """
         progress = _Progress()
-        loop = asyncio.get_running_loop()
-        under_way: dict[int, asyncio.Future[None]] = {}
+        under_way: set[int] = set()
 
         def take() -> Iterator[int]:
             for batch in batches:
-                taken = {id_: loop.create_future() for id_ in batch}
-                under_way.update(taken)
-                self._asking.update(taken)
+                under_way.update(batch)
+                self._asking.update(dict.fromkeys(batch))
                 self.requested += len(batch)
                 progress.total += len(batch)
                 yield from batch
 
         def end(id_: int) -> None:
-            del self._asking[id_]
-            under_way.pop(id_).set_result(None)
+            under_way.discard(id_)
+            if waiter := self._asking.pop(id_):
+                waiter.set_result(None)
 
         queue = take()
         first = next(queue, None)  # others must see at once what is asked for
@@ -587,7 +592,7 @@ class _Sweep:
                 except TransientError:
                     self._failed.add(id_)
                     self._silence.in_vain = True
-                    self._silence.check(is_paused=self._client.is_paused)
+                    await self._check_silence()
                 except (RedirectRefusedError, RequestRefusedError):
                     # One id that cannot be asked for must not stand in the way of all others for ever.
                     self._refusals += 1
@@ -628,7 +633,33 @@ class _Sweep:
             await self._keep_house(progress)
             self._silence.in_vain |= self._client.stats.retries > retries
             retries = self._client.stats.retries
-            self._silence.check(is_paused=self._client.is_paused)
+            await self._check_silence()
+
+    async def _check_silence(self) -> None:
+        """Ends the sweep when nothing was answered for too long, a call that is known neither.
+
+        Raises:
+            _NoAnswerError: So it is.
+        """
+        async with self._checking:
+            if self._silence.is_too_long(is_paused=self._client.is_paused) and not await self._is_answering():
+                raise _NoAnswerError(f"no answer for {self._silence.seconds:.0f} s")
+
+    async def _is_answering(self) -> bool:
+        """Asks for a call that is known: silence may be that of a few ids, which are named in the end."""
+        ids, _ = self.knowledge.calls()
+        known = next((int(id_) for id_ in reversed(ids) if id_ not in self._asking), None)
+        if known is None:
+            return False
+        self.requested += 1
+        try:
+            async with asyncio.timeout(IS_ALIVE_SECONDS):
+                answer = await self._client.fetch(known)
+        except (TransientError, TimeoutError):
+            return False
+        self._take(answer)
+        self._silence.end()
+        return True
 
     async def _keep_house(self, progress: _Progress) -> None:
         moment = time.monotonic()

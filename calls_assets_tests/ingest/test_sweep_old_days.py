@@ -179,6 +179,7 @@ class FarVendor(ModelVendor):
         super().__post_init__()
         self.in_flight = 0
         self.beside: list[int] = []
+        self.during = 0
 
     async def fetch(self, call_id: int) -> Answer:
         """Answers 100 to 199 rounds later, or 4,000."""
@@ -189,15 +190,18 @@ class FarVendor(ModelVendor):
         self.in_flight -= is_inside
         if is_inside:
             self.beside.append(self.in_flight)
+        else:
+            self.during = len(self.beside)
         return await super().fetch(call_id)
 
 
 def test_no_turn_is_left_unused_during_the_search(tmp_path: Path) -> None:
-    """As many ids as allowed are always asked for, as long as there are some that are sure to be needed."""
+    """As many ids as allowed are always asked for, as long as some are sure to be needed; one may wait for the disk."""
     vendor = FarVendor(make_account(10, 500, 65_123, 50), LATER)
     run_sweep(tmp_path, vendor, [date(2025, 3, 1) + timedelta(days=offset) for offset in range(5)], UTC_ZONE)
-    during = vendor.beside[20:1_200]
-    assert sum(others >= 3 for others in during) >= 0.95 * len(during)
+    during = vendor.beside[20 : vendor.during]
+    assert len(during) > 500
+    assert sum(others >= 2 for others in during) >= 0.97 * len(during)
 
 
 def test_an_account_that_denies_access_ends_the_search_and_what_goes_on_beside_it(tmp_path: Path) -> None:

@@ -323,6 +323,27 @@ def test_an_api_that_never_answers_ends_the_sweep(tmp_path: Path, monkeypatch: p
         run_sweep(tmp_path, Dead([], MORNING), [DAY], UTC_ZONE)
 
 
+def test_an_id_that_hangs_does_not_end_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named when its attempts are used up: the API still answers for a call that is known."""
+
+    class Hanging(ModelVendor):
+        async def fetch(self, call_id: int) -> Answer:
+            if call_id != 300:
+                return await super().fetch(call_id)
+            for _ in range(25):
+                await asyncio.sleep(0.1)
+                self.stats.retries += 1
+            raise TransientError(call_id, 5, "no complete answer within 30 s")
+
+    monkeypatch.setattr(sweep_module, "GIVE_UP_SECONDS", 0.5)
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(600)]
+    vendor = Hanging(calls, MORNING + timedelta(days=30))
+    report = run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert report.failed_ids == (300,)
+    assert shown(tmp_path, DAY, UTC_ZONE).keys() == {call.id for call in calls} - {300}
+    assert sum(count - 1 for count in vendor.asked.values()) <= 6  # what it was asked to see whether the API answers
+
+
 def test_an_api_that_fails_every_search_step_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The silence is that of the whole sweep: each of the search's small steps alone fails before it is long."""
 
