@@ -1,10 +1,9 @@
 """Against latency and against a rate limit: the share of what is possible at all that a contender reaches.
 
 Latency: every answer takes 50 ms more; with 16 or 64 requests in flight, 320 or 1,280 a second are possible. "While
-fetching" is the rate of the middle 80 % of the answers, those that an id has no call among them; "calls only" is the rate
-of the middle 80 % of the calls; "from first to last answer" includes whatever the contender does between requests. Ours
-searches for the day's ids, and asks meanwhile for those it is sure of; the others are told them, so that all they ask for
-are calls.
+fetching" is the rate of the middle 80 %: of all answers, 404s included, and of the calls among them. Ours searches for
+the day's ids, and asks meanwhile for those it is sure of; the others are told them, and all their answers are calls.
+"From first to last answer" includes whatever a contender does between requests.
 
 Rate limit: 50 a second, more is answered 429 with Retry-After. `bucket` lets unused turns of the last second be used at
 once, `window` allows no more than 50 in any second. Who can be told the limit is told it; the others may retry.
@@ -72,8 +71,8 @@ def measure_latency(server: Server, in_flight: int, count: int) -> None:
     benchmark = f"latency, {in_flight} in flight"
     for name, done in runs.items():
         for metric, key in (
-            ("% of possible, while fetching", "middle_per_second"),
-            ("% of possible, while fetching, calls only", "calls_middle_per_second"),
+            ("% of possible, answers while fetching", "middle_per_second"),
+            ("% of possible, calls while fetching", "calls_middle_per_second"),
             ("% of possible, from first to last answer", "answered_per_second"),
         ):
             emit_runs(benchmark, name, metric, done, partial(_share, key, possible))
@@ -103,7 +102,7 @@ def measure_limit(server: Server, rule: str) -> None:
         if all(run.is_success for run in done):
             for metric, key in (
                 ("% of the limit", "answered_per_second"),
-                ("% of the limit, while fetching", "middle_per_second"),
+                ("% of the limit, while fetching", "calls_middle_per_second"),
             ):
                 emit_runs(benchmark, name, metric, done, partial(_share, key, RATE))
         emit_runs(benchmark, name, f"calls got, of {RATE_COUNT}", done, lambda run: run.stats["calls"])

@@ -89,8 +89,9 @@ def _make_targets(results: Sequence[Line]) -> str:
         ("sweep, CPU a call, start excluded", median("sweep", OURS, "CPU ms/call, start excluded"), " ms", 0.35, False),
     ]
     for in_flight in (16, 64):
-        share = median(f"latency, {in_flight} in flight", OURS, "% of possible, while fetching")
-        wanted.append((f"50 ms latency, {in_flight} in flight, while fetching", share, " %", 95.0, True))
+        for what in ("answers", "calls"):
+            share = median(f"latency, {in_flight} in flight", OURS, f"% of possible, {what} while fetching")
+            wanted.append((f"50 ms latency, {in_flight} in flight, {what} while fetching", share, " %", 95.0, True))
     share = median("rate limit, bucket", OURS, "% of the limit")
     refused = median("rate limit, bucket", OURS, "refusals (429)")
     wanted += [

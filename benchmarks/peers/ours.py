@@ -2,7 +2,8 @@
 
 Every answer is landed durably (fsync) as it was sent, the payload contract is checked, retries and limiter are on,
 seven tables and the agents are made and read again by the checks. The ids are not given: the sweep finds them. pandas,
-which pyarrow loads with the first list it is given, is loaded before the first request, as it is in run workers.
+which pyarrow loads with the first list it is given, is loaded before the first request, as it is in run workers. The
+collector is spared what was loaded, as it is when Dagster loads the definitions.
 """
 
 import os
@@ -11,11 +12,13 @@ from datetime import UTC, date, datetime
 import pandas as pd  # noqa: F401 - see above
 
 from calls_assets.api import connect, loop
+from calls_assets.collector import spare_loaded
 from calls_assets.derive import count_doubles, count_orphans, publish_agents, publish_day
 from calls_assets.ingest import SweepOptions, SweepReport, count_overdue, sweep
 from calls_assets.lake import DAILY_TABLES, Lake
 from calls_assets.settings import Settings
 
+spare_loaded()
 settings = Settings.from_env()
 options = SweepOptions.from_settings(settings)
 day = date.fromisoformat(os.environ["DAY"])
