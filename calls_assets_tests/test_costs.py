@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from calls_assets.api import CallsClient, ClientConfig
+from calls_assets.collector import hold_collector
 from calls_assets.derive import publish_day
 from calls_assets.ingest import count_overdue, coverage, sweep
 from calls_assets.lake import Lake, Read
@@ -49,13 +50,12 @@ def count_calls(work: Callable[[], object]) -> int:
 
     before = sys.getprofile()
     gc.collect()
-    gc.disable()
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-        gc.enable()
+    with hold_collector():
+        sys.setprofile(note)
+        try:
+            work()
+        finally:
+            sys.setprofile(before)
     return counted
 
 
@@ -80,13 +80,10 @@ class _Left:
 
 def test_what_others_left_is_not_counted() -> None:
     """A collection in the middle of a piece of work ends what earlier tests have left."""
-    gc.disable()
-    try:
+    with hold_collector():
         for _ in range(1_000):
             _Left()
         assert count_calls(gc.collect) < 100
-    finally:
-        gc.enable()
 
 
 def vendor_of(calls: int, *, first_id: int = 1) -> ModelVendor:

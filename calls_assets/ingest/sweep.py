@@ -174,7 +174,7 @@ async def sweep(
         log: Takes one progress line every few seconds.
 
     Raises:
-        SweepFailedError: More than 5 % of the ids failed, or nothing was answered for 45 s.
+        SweepFailedError: More than 5 % of the ids failed, or nothing was answered for 45 s, nor a known call then.
         PermanentError: The API refused the token, or ten ids in a row; what was answered before is stored.
     """
     work = _Sweep(lake, client, options, now, log)
