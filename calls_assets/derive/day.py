@@ -6,6 +6,7 @@ of calls; what the versions' own columns tell (starts, days, how often and when 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +74,30 @@ def derive_day(
     return tables
 
 
+def identify_source(versions: pa.Table, events: pa.Table) -> str:
+    """Identifies what the tables of a day are derived from: of equal ones the tables are equal.
+
+    Ids that are missing or quarantined are not in it, nor is how raw is divided into files.
+
+    Args:
+        versions: As `derive_day` takes them.
+        events: As `derive_day` takes them, by call and reception.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for table in (_select_valid(versions.drop_columns(["payload"])), events):
+        digest.update(_one_batch(table).serialize())
+    return digest.hexdigest()
+
+
+def _select_valid(versions: pa.Table) -> pa.Table:
+    """Selects the valid versions, by call and time of reading."""
+    is_answer = pc.and_(pc.equal(versions["http_status"], 200), pc.is_null(versions["error"]))
+    valid = versions.filter(pc.and_(is_answer, pc.is_valid(versions["started_at"])))
+    # The hash decides between contents read in the same microsecond: any rule will do, but there must be one.
+    keys = ("call_id", "first_read_at", "last_read_at", "content_hash")
+    return valid.sort_by([(name, "ascending") for name in keys])
+
+
 @dataclass(frozen=True, slots=True)
 class _Valid:
     """The valid versions by call and time of reading. Arrays have one entry per row, the last two one per call.
@@ -101,11 +126,7 @@ class _Valid:
     def of_versions(cls, versions: pa.Table, timezone: ZoneInfo) -> _Valid:
         """Selects, orders and groups the valid versions."""
         table = versions.drop_columns(["payload"]).append_column("payload_row", pa.array(np.arange(len(versions))))
-        is_answer = pc.and_(pc.equal(table["http_status"], 200), pc.is_null(table["error"]))
-        table = table.filter(pc.and_(is_answer, pc.is_valid(table["started_at"])))
-        # The hash decides between contents read in the same microsecond: any rule will do, but there must be one.
-        keys = ("call_id", "first_read_at", "last_read_at", "content_hash")
-        rows = _one_batch(table.sort_by([(name, "ascending") for name in keys]))
+        rows = _one_batch(_select_valid(table))
         call_id = rows["call_id"].to_numpy()
         first_row = np.flatnonzero(np.append(True, call_id[1:] != call_id[:-1])[: len(call_id)])
         local_us = _to_wall_clock(rows["started_at"].cast(pa.int64()).to_numpy(), timezone)

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from calls_assets.derive.agents import derive_agents
-from calls_assets.derive.day import derive_day
+from calls_assets.derive.day import derive_day, identify_source
 from calls_assets.lake import DAILY_TABLES, TABLES, TABLES_PREFIX, CorruptFileError, Lake, LakeError, StoredFile
 from calls_assets.lake.recipe import make_recipe
 
@@ -57,34 +57,38 @@ def publish_day(
         timezone: Zone of the days.
         reread_after: Ages at which calls are read again.
         names: The tables to write.
-        unless_current: Leave them as they are when they are whole and were made of the same raw in the same way.
+        unless_current: Leave them as they are when they are whole and were made of the same answers in the same way.
 
     Raises:
         LakeError: Raw cannot be read or a table not written; tables written before stay.
     """
     recipe = make_recipe(_CODE, timezone.key, reread_after, *(TABLES[name].schema for name in DAILY_TABLES))
-    if unless_current:
-        held = _count_current(lake, day, names, recipe)
-        if held is not None:
-            return PublishReport(day=day, row_counts=held, replaced=frozenset())
+    shown = lake.published_day(day) if unless_current else None
+    if shown and shown.recipe != recipe:
+        shown = None
+    if shown and shown.segment_keys == lake.raw_keys_of(day):
+        counts = _count_rows(lake, day, names)
+        if counts is not None:
+            return PublishReport(day=day, row_counts=counts, replaced=frozenset())
     replaced: set[str] = set()
     for _ in range(_ATTEMPTS):
         raw = lake.read_day(day)
-        tables = derive_day(raw.versions, day, events=raw.events, timezone=timezone, reread_after=reread_after)
-        replaced |= {name for name in DAILY_TABLES if name in names and lake.write_table(name, day, tables[name])}
+        source = identify_source(raw.versions, raw.events)
+        # What was replaced in an earlier attempt is no longer what the mark says.
+        counts = _count_rows(lake, day, names) if shown and shown.source == source and not replaced else None
+        if counts is None:
+            tables = derive_day(raw.versions, day, events=raw.events, timezone=timezone, reread_after=reread_after)
+            replaced |= {name for name in DAILY_TABLES if name in names and lake.write_table(name, day, tables[name])}
+            counts = {name: len(tables[name]) for name in DAILY_TABLES if name in names}
         if lake.is_current(raw):
             if set(names) >= set(DAILY_TABLES):
-                lake.mark_published(raw, recipe)
-            counts = {name: len(tables[name]) for name in DAILY_TABLES if name in names}
+                lake.mark_published(raw, recipe, source)
             return PublishReport(day=day, row_counts=counts, replaced=frozenset(replaced))
     raise LakeError(f"the raw files of {day} keep changing while its tables are made: try again")
 
 
-def _count_current(lake: Lake, day: date, names: Collection[str], recipe: str) -> dict[str, int] | None:
-    """Gives the rows of a day's tables; None when they are not current, or one is missing or damaged."""
-    mark = lake.published_day(day)
-    if mark is None or mark.recipe != recipe or mark.segment_keys != lake.raw_keys_of(day):
-        return None
+def _count_rows(lake: Lake, day: date, names: Collection[str]) -> dict[str, int] | None:
+    """Gives the rows of a day's tables; None when one is missing or damaged."""
     try:
         return {name: len(lake.read_table(name, day, ())) for name in DAILY_TABLES if name in names}
     except (FileNotFoundError, CorruptFileError):

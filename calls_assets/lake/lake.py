@@ -102,11 +102,13 @@ class Published:
         segment_keys: The raw files they were made from.
         settled_at: Every id of the day was read at this instant or later; None when it has none.
         recipe: What identifies how they were made; empty when that is not known.
+        source: What identifies the answers in those files that they were made of; empty when that is not known.
     """
 
     segment_keys: frozenset[str]
     settled_at: datetime | None
     recipe: str = ""
+    source: str = ""
 
 
 def _select(key: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -388,12 +390,13 @@ class Lake:
         """Gives the path of a day's mark."""
         return f"{_PUBLISHED_PREFIX}{day}.json"
 
-    def mark_published(self, raw: RawDay, recipe: str = "") -> None:
+    def mark_published(self, raw: RawDay, recipe: str = "", source: str = "") -> None:
         """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale.
 
         Args:
             raw: The raw.
             recipe: Identifies how the tables were made of it.
+            source: Identifies what of it they were made of.
         """
         newest = raw.versions.group_by("call_id").aggregate([("last_read_at", "max")])
         oldest = pc.min(newest["last_read_at_max"]).as_py()
@@ -401,6 +404,7 @@ class Lake:
             "segments": sorted(raw.segment_keys),
             "settled_at": oldest.isoformat() if oldest else None,
             "recipe": recipe,
+            "source": source,
         }
         key = self.mark_key(raw.day)
         data = _seal_mark(key, content)
@@ -426,7 +430,8 @@ class Lake:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             content = _open_mark(key, self._read(key))
             instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
-            return Published(frozenset(content["segments"]), instant, content.get("recipe", ""))
+            made_of = (content.get("recipe", ""), content.get("source", ""))
+            return Published(frozenset(content["segments"]), instant, *made_of)
         return None
 
     def read_made_of(self, name: str) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 
 from calls_assets.derive import publish, publish_agents, publish_day
 from calls_assets.lake import DAILY_TABLES, Lake, Read, parquet
+from calls_assets.lake.lake import RawDay
+from calls_assets.lake.schemas import CALL_EVENTS
 
 ZONE = ZoneInfo("UTC")
 DAY = date(2025, 5, 21)
@@ -83,9 +87,13 @@ def _add_a_read(lake: Lake) -> None:
     lake.land(DAY, [read(1, duration=2)])
 
 
-def _merge_raw(lake: Lake) -> None:
-    lake.land(DAY, [read(1)])
-    lake.compact(DAY)
+def _read_it_again(lake: Lake) -> None:
+    lake.land(DAY, [replace(read(1), fetched_at=read(1, duration=2).fetched_at)])
+
+
+def _add_a_delivery(lake: Lake) -> None:
+    row = {"call_id": 1, "received_at": read(1).fetched_at, "payload": b"{}"}
+    lake.land_events(DAY, pa.Table.from_pylist([row], CALL_EVENTS.schema))
 
 
 def _damage(lake: Lake) -> None:
@@ -108,18 +116,79 @@ def _put_another_day_in_place(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [_add_a_read, _merge_raw, _damage, _delete, _forget, _put_another_day_in_place], ids=lambda f: f.__name__
+    "change",
+    [_add_a_read, _read_it_again, _add_a_delivery, _damage, _delete, _forget, _put_another_day_in_place],
+    ids=lambda f: f.__name__,
 )
 def test_a_day_is_derived_when_raw_or_its_files_are_not_what_they_were(
     lake: Lake, derived: list[str], change: Callable[[Lake], None]
 ) -> None:
-    """New raw, merged raw, a table that is damaged, gone or another one's, a mark that is gone: made again, once."""
+    """New raw, a table that is damaged, gone or another one's, a mark that is gone: made again, once."""
     change(lake)
     again(lake)
     assert derived == ["derive_day"]
     assert all(lake.read_table(name, DAY).num_columns for name in DAILY_TABLES)
     again(lake)
     assert derived == ["derive_day"]
+
+
+def _merge_raw(lake: Lake) -> None:
+    lake.land(DAY, [read(1)])
+    lake.compact(DAY)
+
+
+def _miss_an_id(lake: Lake) -> None:
+    lake.land(DAY, [Read(3, read(1).fetched_at, 404, None, None, None, None)])
+
+
+def _quarantine(lake: Lake) -> None:
+    lake.land(DAY, [Read(3, read(1).fetched_at, 200, None, None, "not JSON", b"{")])
+
+
+@pytest.mark.parametrize("change", [_merge_raw, _miss_an_id, _quarantine], ids=lambda f: f.__name__)
+def test_a_day_is_left_when_its_raw_says_the_same_of_its_calls(
+    lake: Lake, derived: list[str], change: Callable[[Lake], None]
+) -> None:
+    """Raw is read, and then known to be shown: the next time not even that."""
+    change(lake)
+    assert lake.stale_days() == [DAY]
+    assert again(lake).row_counts["calls"] == 2
+    assert lake.stale_days() == []
+    assert derived == []
+    _delete(lake)
+    change(lake)
+    again(lake)
+    assert derived == ["derive_day"]
+
+
+def test_a_day_is_derived_after_a_writer_that_died_before_it_said_what_it_had_written(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tables show more than the mark says, so what comes to say the same as the mark is not enough."""
+    monkeypatch.setattr(Lake, "mark_published", lambda *_: None)
+    _add_a_read(lake)
+    again(lake)
+    monkeypatch.undo()
+    _miss_an_id(lake)
+    again(lake)
+    assert lake.read_table("calls", DAY)["read_count"].to_pylist() == [2, 1]
+    assert lake.stale_days() == []
+
+
+def test_a_day_is_derived_again_when_raw_is_what_it_was_after_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment that is set aside while its answers are being shown: they are not in the end."""
+    segment = lake.land(DAY, [read(1, duration=2)])
+    is_current = Lake.is_current
+
+    def set_aside(self: Lake, raw: RawDay) -> bool:
+        if segment.key in raw.segment_keys:
+            lake.storage.delete(segment.key)
+        return is_current(self, raw)
+
+    monkeypatch.setattr(Lake, "is_current", set_aside)
+    assert again(lake).replaced == {"calls", "call_changes"}
+    assert lake.read_table("calls", DAY)["read_count"].to_pylist() == [1, 1]
+    assert lake.stale_days() == []
 
 
 def test_a_day_is_derived_when_it_would_be_made_in_another_way(
