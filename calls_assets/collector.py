@@ -28,7 +28,7 @@ def spare_loaded() -> None:
 
     Dagster and what it needs are two hundred thousand objects. The collector walks through them now and then, and
     again and again when Python ends: a quarter of the time of a command. Where DuckDB is loaded already, nothing is
-    spared: it reports what is left of it at the end as leaks.
+    spared: it reports what is left of it at the end as leaks. What is garbage by now stays as long as the rest.
     """
     if "duckdb" not in sys.modules:
         gc.freeze()

@@ -33,10 +33,30 @@ def test_the_collector_is_off_meanwhile_and_afterwards_as_it_was(is_enabled: boo
         gc.enable()
 
 
+def run_python(*code: str) -> str:
+    """Gives what a new Python prints, which must not have anything to report."""
+    done = subprocess.run([sys.executable, "-c", "; ".join(code)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
 @pytest.mark.parametrize(("code", "is_spared"), [((LOAD, USE), True), ((USE, LOAD), False)], ids=["before", "after"])
 def test_the_collector_is_spared_what_the_definitions_load(code: tuple[str, str], is_spared: bool) -> None:
     """Before DuckDB is loaded or not at all: it says nothing of leaks when Python ends."""
-    command = [sys.executable, "-c", "; ".join((*code, COUNT))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (int(done.stdout) > 100_000) is is_spared
-    assert done.stderr == ""
+    assert (int(run_python(*code, COUNT)) > 100_000) is is_spared
+
+
+def test_nothing_is_collected_while_the_definitions_are_loaded() -> None:
+    """Nothing of it is garbage; afterwards the collector does its work."""
+    watch = "gc.callbacks.append(lambda *_: calls.append(1))"
+    shown = run_python("import dagster, gc", "calls = []", watch, LOAD, "print(len(calls), gc.isenabled())")
+    assert shown == "0 True\n"
+
+
+def test_the_collector_is_spared_what_a_run_has_loaded_since() -> None:
+    """Before it makes marts, for which it loads DuckDB; without marts when Python ends."""
+    load_more = "import gc, pandas; before = gc.get_freeze_count()"
+    say = "(gc.get_freeze_count() - before > 10_000)"
+    connect = "from calls_assets.marts.query import connect; context = connect(); context.__enter__()"
+    assert run_python(LOAD, load_more, connect, f"print{say}", "context.__exit__(None, None, None)") == "True\n"
+    assert run_python(f"import atexit; atexit.register(lambda: print{say})", LOAD, load_more) == "True\n"
