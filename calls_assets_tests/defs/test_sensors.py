@@ -100,7 +100,8 @@ def test_new_calls_start_a_sweep_and_none_do_not(settings: Settings, instance: d
     first_day = TODAY - timedelta(days=5)
     # Without missing ids: behind one, a tick may need minutes to see the next call.
     account = Account(first_day=first_day, calls_per_day=200, first_id=400, missing_share=0, late_share=0)
-    with serve(create_app(Vendor(account), token=TOKEN)) as server:
+    clock = SettableClock(datetime.now(UTC))  # which stands still: no call begins between the sweep and the tick
+    with serve(create_app(Vendor(account), token=TOKEN, clock=clock)) as server:
         settings = replace(settings, api_base_url=server.url)
         assert sweep(settings, instance, TODAY - timedelta(days=2)).success
         requested = tick(settings, instance)
