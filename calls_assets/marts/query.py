@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from calls_assets.collector import spare_loaded
+from calls_assets.collector import spare_more
 from calls_assets.lake import MARTS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @contextmanager
 def connect() -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens a database in memory for some marts."""
-    spare_loaded()
+    spare_more()
     import duckdb  # noqa: PLC0415 - a run that makes no mart need not load it
 
     with duckdb.connect() as connection:
