@@ -327,11 +327,11 @@ def _publish_from_outside(
     days: Sequence[date],
 ) -> Iterator[dg.AssetMaterialization]:
     """Makes tables and marts of days beside the run's own outputs; what cannot be made is left to the day's own run."""
-    settings = api.settings
+    settings, is_quick = api.settings, is_sweep(context.run)
     for day in days:
         try:
-            counts = _publish(context, lake, settings, day, DAILY_TABLES)
-            marts = publish_marts(lake, [day], now=api.now(), timezone=settings.timezone)
+            counts = _publish(context, lake, settings, day, DAILY_TABLES, unless_current=is_quick)
+            marts = publish_marts(lake, [day], now=api.now(), timezone=settings.timezone, unless_current=is_quick)
             marts |= publish_journeys_around(lake, [day], api)
         except LakeError as error:
             context.log.warning(_explain(error, day))

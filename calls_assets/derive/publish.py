@@ -7,7 +7,7 @@ What belongs here: the order of writing and the second look at raw. What stays o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo
@@ -49,7 +49,7 @@ def publish_day(
 ) -> PublishReport:
     """Derives a day from raw and writes its tables, `calls` last.
 
-    When raw changed meanwhile the day is derived again, so of two writers the last one shows everything.
+    When raw changed meanwhile it is looked at again, so of two writers the last one shows everything.
 
     Args:
         lake: The lake.
@@ -67,32 +67,40 @@ def publish_day(
     if shown and shown.recipe != recipe:
         shown = None
     if shown and shown.segment_keys == lake.raw_keys_of(day):
-        counts = _count_rows(lake, day, names)
+        counts = _count_rows(lake, day, names, shown.seals)
         if counts is not None:
             return PublishReport(day=day, row_counts=counts, replaced=frozenset())
     replaced: set[str] = set()
+    seals = dict(shown.seals) if shown else {}
     for _ in range(_ATTEMPTS):
         raw = lake.read_day(day)
         source = identify_source(raw.versions, raw.events)
-        # What was replaced in an earlier attempt is no longer what the mark says.
-        counts = _count_rows(lake, day, names) if shown and shown.source == source and not replaced else None
+        counts = _count_rows(lake, day, names, shown.seals) if shown and shown.source == source else None
         if counts is None:
             tables = derive_day(raw.versions, day, events=raw.events, timezone=timezone, reread_after=reread_after)
-            replaced |= {name for name in DAILY_TABLES if name in names and lake.write_table(name, day, tables[name])}
-            counts = {name: len(tables[name]) for name in DAILY_TABLES if name in names}
+            counts = {}
+            for name in (name for name in DAILY_TABLES if name in names):
+                is_replaced, seals[name] = lake.put_table(name, day, tables[name])
+                replaced |= {name} if is_replaced else set()
+                counts[name] = len(tables[name])
         if lake.is_current(raw):
             if set(names) >= set(DAILY_TABLES):
-                lake.mark_published(raw, recipe, source)
+                lake.mark_published(raw, recipe, source, seals)
             return PublishReport(day=day, row_counts=counts, replaced=frozenset(replaced))
     raise LakeError(f"the raw files of {day} keep changing while its tables are made: try again")
 
 
-def _count_rows(lake: Lake, day: date, names: Collection[str]) -> dict[str, int] | None:
-    """Gives the rows of a day's tables; None when one is missing or damaged."""
-    try:
-        return {name: len(lake.read_table(name, day, ())) for name in DAILY_TABLES if name in names}
-    except (FileNotFoundError, CorruptFileError):
-        return None
+def _count_rows(lake: Lake, day: date, names: Collection[str], seals: Mapping[str, str]) -> dict[str, int] | None:
+    """Gives the rows of a day's tables; None when one is missing, damaged or not the one with this seal."""
+    counts = {}
+    for name in (name for name in DAILY_TABLES if name in names):
+        try:
+            counts[name], seal = lake.count_rows(name, day)
+        except (FileNotFoundError, CorruptFileError):
+            return None
+        if seal != seals.get(name):
+            return None
+    return counts
 
 
 def publish_agents(lake: Lake, *, unless_current: bool = False) -> int:

@@ -19,7 +19,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, BinaryIO
@@ -99,16 +99,18 @@ class Published:
     """What the tables of a day show.
 
     Attributes:
-        segment_keys: The raw files they were made from.
+        segment_keys: The raw files whose answers they show.
         settled_at: Every id of the day was read at this instant or later; None when it has none.
         recipe: What identifies how they were made; empty when that is not known.
-        source: What identifies the answers in those files that they were made of; empty when that is not known.
+        source: What identifies the answers that they were made of; empty when that is not known.
+        seals: Of each table's file, by the table's name.
     """
 
     segment_keys: frozenset[str]
     settled_at: datetime | None
-    recipe: str = ""
-    source: str = ""
+    recipe: str
+    source: str
+    seals: Mapping[str, str]
 
 
 def _select(key: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -390,13 +392,16 @@ class Lake:
         """Gives the path of a day's mark."""
         return f"{_PUBLISHED_PREFIX}{day}.json"
 
-    def mark_published(self, raw: RawDay, recipe: str = "", source: str = "") -> None:
+    def mark_published(
+        self, raw: RawDay, recipe: str = "", source: str = "", seals: Mapping[str, str] | None = None
+    ) -> None:
         """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale.
 
         Args:
             raw: The raw.
             recipe: Identifies how the tables were made of it.
             source: Identifies what of it they were made of.
+            seals: Of the tables' files, by the tables' names.
         """
         newest = raw.versions.group_by("call_id").aggregate([("last_read_at", "max")])
         oldest = pc.min(newest["last_read_at_max"]).as_py()
@@ -405,6 +410,7 @@ class Lake:
             "settled_at": oldest.isoformat() if oldest else None,
             "recipe": recipe,
             "source": source,
+            "seals": dict(seals or {}),
         }
         key = self.mark_key(raw.day)
         data = _seal_mark(key, content)
@@ -430,8 +436,8 @@ class Lake:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             content = _open_mark(key, self._read(key))
             instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
-            made_of = (content.get("recipe", ""), content.get("source", ""))
-            return Published(frozenset(content["segments"]), instant, *made_of)
+            made = (content.get(name, default) for name, default in (("recipe", ""), ("source", ""), ("seals", {})))
+            return Published(frozenset(content["segments"]), instant, *made)
         return None
 
     def read_made_of(self, name: str) -> dict[str, Any]:
@@ -582,6 +588,10 @@ class Lake:
         return f"{table.tree}/{name}/{'' if day is None else f'call_date={day}/'}{name}.parquet"
 
     def write_table(self, name: str, day: date | None, table: pa.Table) -> bool:
+        """Does what `put_table` does; tells whether the file was replaced."""
+        return self.put_table(name, day, table)[0]
+
+    def put_table(self, name: str, day: date | None, table: pa.Table) -> tuple[bool, str]:
         """Replaces a table's file in one step, unless its rows are the same already.
 
         Args:
@@ -590,7 +600,7 @@ class Lake:
             table: Rows in the registry's columns and order.
 
         Returns:
-            Whether the file was replaced.
+            Whether the file was replaced, and the seal of the one that is there now.
 
         Raises:
             LakeError: The rows break the schema, or cannot be written; the file is as before.
@@ -609,10 +619,20 @@ class Lake:
             held = self._read(key)
             # The second look is for files of another writer version: other bytes, same rows.
             if held == data or parquet.decode(key, held).equals(table):
-                return False
+                return False, parquet.read_seal(held)
         with _explained(f"write {key}"):
             self.storage.replace(key, data)
-        return True
+        return True, parquet.read_seal(data)
+
+    def count_rows(self, name: str, day: date | None = None) -> tuple[int, str]:
+        """Gives the number of a table's rows and the seal of its file, which is compared with its bytes.
+
+        Raises:
+            FileNotFoundError: There is none.
+            CorruptFileError: It is damaged.
+        """
+        key = self.table_key(name, day)
+        return parquet.count_rows(key, self._read(key))
 
     def read_table(self, name: str, day: date | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads a table's file, page checksums verified.

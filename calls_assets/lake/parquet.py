@@ -86,15 +86,36 @@ def _make_seal(key: str, data: bytes | bytearray, start: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def check_seal(key: str, data: bytes) -> None:
-    """Compares a file with its seal.
+def read_seal(data: bytes | memoryview) -> str:
+    """Gives the seal of a file of the lake, which tells its rows from all others."""
+    start = _find_seal(bytes(data))
+    return bytes(data[start : start + len(_NO_SEAL)]).decode()
+
+
+def check_seal(key: str, data: bytes) -> str:
+    """Compares a file with its seal, and gives it.
 
     Raises:
         CorruptFileError: The bytes are not those that were written under this name.
     """
     start = _find_seal(data)
-    if start < 0 or data[start : start + len(_NO_SEAL)] != _make_seal(key, data, start):
+    seal = data[start : start + len(_NO_SEAL)]
+    if start < 0 or seal != _make_seal(key, data, start):
         raise CorruptFileError(key, "its seal is missing" if start < 0 else "its bytes do not match its seal")
+    return seal.decode()
+
+
+def count_rows(key: str, data: bytes) -> tuple[int, str]:
+    """Gives the number of rows of a file of the lake, and its seal.
+
+    Raises:
+        CorruptFileError: The bytes are not the whole file that was written under this name.
+    """
+    seal = check_seal(key, data)
+    try:
+        return pq.read_metadata(pa.BufferReader(data)).num_rows, seal
+    except (pa.ArrowException, OSError) as problem:
+        raise CorruptFileError(key, _summarise(problem)) from None
 
 
 def decode(key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

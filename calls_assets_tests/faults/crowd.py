@@ -167,12 +167,12 @@ class WatchedLake(Lake):
         add(self.counters["compactions"], int(has_merged))
         return has_merged
 
-    def write_table(self, name: str, day: date | None, table: pa.Table) -> bool:
+    def put_table(self, name: str, day: date | None, table: pa.Table) -> tuple[bool, str]:
         """Writes, then keeps in mind the day of which a file was replaced."""
-        is_replaced = super().write_table(name, day, table)
+        is_replaced, seal = super().put_table(name, day, table)
         if is_replaced and day is not None:
             self.replaced.add(day)
-        return is_replaced
+        return is_replaced, seal
 
 
 def make_counters(context: BaseContext) -> dict[str, Counter]:

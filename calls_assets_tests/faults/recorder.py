@@ -200,8 +200,8 @@ class RecordedLake(Lake):
         self._events.append(Landed(frozenset((day, r.call_id, w.to_us(r.fetched_at), r.http_status) for r in reads)))
         return segment
 
-    def write_table(self, name: str, day: date | None, table: pa.Table) -> bool:
+    def put_table(self, name: str, day: date | None, table: pa.Table) -> tuple[bool, str]:
         """Writes, then tells."""
-        was_replaced = super().write_table(name, day, table)
+        written = super().put_table(name, day, table)
         self._events.append(Replaced(self.table_key(name, day)))
-        return was_replaced
+        return written
