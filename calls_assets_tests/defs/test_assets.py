@@ -12,9 +12,11 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 import pytest
 
-from calls_assets.lake import DAILY_TABLES, MARTS, Lake
+from calls_assets.derive import derive_day
+from calls_assets.lake import DAILY_TABLES, MARTS, Lake, Read
 from calls_assets.settings import Settings
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
 from calls_assets_tests.e2e.running import read_rows
@@ -217,6 +219,28 @@ def test_a_call_that_moves_is_shown_in_one_day(
     assert 105 in shown_calls(settings, WEDNESDAY)
     changes = read_rows(root_of(settings), "call_changes", WEDNESDAY)
     assert {(row["call_id"], row["field"]) for row in changes} == {(105, "started_at")}
+
+
+def test_a_day_beside_the_run_is_left_when_only_missing_ids_came(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After midnight today's sweeps ask again for ids that were missing at the end of yesterday."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    lake = Lake.open(settings.data_dir)
+    lake.land(TUESDAY, [Read(142, datetime.now(UTC), 404, None, None, None, None)])
+    assert lake.stale_days() == [TUESDAY]
+    derived: list[date] = []
+
+    def note(versions: pa.Table, day: date, **options: Any) -> Any:  # noqa: ANN401 - passes everything on
+        derived.append(day)
+        return derive_day(versions, day, **options)
+
+    monkeypatch.setattr("calls_assets.derive.publish.derive_day", note)
+    ran = run(settings, instance, MONDAY)
+    assert ran.success
+    assert ("calls", TUESDAY.isoformat()) in ran.materialized
+    assert lake.stale_days() == []
+    assert derived == []
 
 
 def test_final_calls_are_asked_for_again_on_request_only(
