@@ -281,7 +281,7 @@ def test_any_order_of_work_shows_what_the_account_said() -> None:
     """Every column of every table: rows, counts of reads, their instants, and every change."""
     LakeMachine.steps.clear()
     LakeMachine.rows.clear()
-    examples, violation = choose(25, 400), ""
+    examples, violation = choose(16, 400), ""
     try:
         run(LakeMachine, examples)
     except Exception as error:
