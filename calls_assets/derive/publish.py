@@ -71,8 +71,8 @@ def publish_day(
         if counts is not None:
             return PublishReport(day=day, row_counts=counts, replaced=frozenset())
     replaced: set[str] = set()
-    seals = dict(shown.seals) if shown else {}
     for _ in range(_ATTEMPTS):
+        seals = dict(shown.seals) if shown else {}
         raw = lake.read_day(day)
         source = identify_source(raw.versions, raw.events)
         counts = _count_rows(lake, day, names, shown.seals) if shown and shown.source == source else None
