@@ -392,9 +392,7 @@ class Lake:
         """Gives the path of a day's mark."""
         return f"{_PUBLISHED_PREFIX}{day}.json"
 
-    def mark_published(
-        self, raw: RawDay, recipe: str = "", source: str = "", seals: Mapping[str, str] | None = None
-    ) -> None:
+    def mark_published(self, raw: RawDay, recipe: str, source: str, seals: Mapping[str, str]) -> None:
         """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale.
 
         Args:
@@ -410,7 +408,7 @@ class Lake:
             "settled_at": oldest.isoformat() if oldest else None,
             "recipe": recipe,
             "source": source,
-            "seals": dict(seals or {}),
+            "seals": dict(seals),
         }
         key = self.mark_key(raw.day)
         data = _seal_mark(key, content)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import duckdb
-import pyarrow as pa
 import pytest
 
 from calls_assets.derive import derive_day
@@ -229,18 +229,13 @@ def test_a_day_beside_the_run_is_left_when_only_missing_ids_came(
     lake = Lake.open(settings.data_dir)
     lake.land(TUESDAY, [Read(142, datetime.now(UTC), 404, None, None, None, None)])
     assert lake.stale_days() == [TUESDAY]
-    derived: list[date] = []
-
-    def note(versions: pa.Table, day: date, **options: Any) -> Any:  # noqa: ANN401 - passes everything on
-        derived.append(day)
-        return derive_day(versions, day, **options)
-
-    monkeypatch.setattr("calls_assets.derive.publish.derive_day", note)
+    derived = Mock(wraps=derive_day)
+    monkeypatch.setattr("calls_assets.derive.publish.derive_day", derived)
     ran = run(settings, instance, MONDAY)
     assert ran.success
     assert ("calls", TUESDAY.isoformat()) in ran.materialized
     assert lake.stale_days() == []
-    assert derived == []
+    assert derived.mock_calls == []
 
 
 def test_final_calls_are_asked_for_again_on_request_only(
