@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_has_spared = False
+
 
 @contextmanager
 def hold_collector() -> Iterator[None]:
@@ -31,11 +33,13 @@ def spare_loaded() -> None:
     spared: it reports what is left of it at the end as leaks. What is garbage by now, two thousand objects after
     loading, stays as long as the rest.
     """
+    global _has_spared  # noqa: PLW0603
     if "duckdb" not in sys.modules:
         gc.freeze()
+        _has_spared = True
 
 
 def spare_more() -> None:
     """Spares what was loaded since, in a process that has spared what it loaded first; does nothing in others."""
-    if gc.get_freeze_count():
+    if _has_spared:  # `gc.get_freeze_count` counts them one by one
         spare_loaded()

@@ -21,7 +21,7 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.event import listen
 
 KEPT_OPEN = 2
@@ -66,7 +66,7 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
     """
 
     def __init__(self, base_dir: str) -> None:
-        self._engines: dict[str, Engine] = {}
+        self._connections: dict[str, Connection] = {}
         self._found: set[str] = set()
         super().__init__(base_dir)
 
@@ -101,28 +101,28 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
             with super()._connect(shard):  # makes it
                 pass
         with self._db_lock:
-            engine = self._engines.pop(shard, None) or self._open(shard)
-            self._engines[shard] = engine  # in the order of their last use
-            while len(self._engines) > KEPT_OPEN:
-                self._close(next(iter(self._engines)))
-            with engine.begin() as connection:
+            connection = self._connections.pop(shard, None) or self._open(shard)
+            self._connections[shard] = connection  # in the order of their last use
+            while len(self._connections) > KEPT_OPEN:
+                self._close(next(iter(self._connections)))
+            with connection.begin():
                 yield connection
 
-    def _open(self, shard: str) -> Engine:
-        address = self.conn_string_for_shard(shard)
-        engine = create_engine(address, pool_size=1, connect_args={"timeout": BUSY_SECONDS})
+    def _open(self, shard: str) -> Connection:
+        engine = create_engine(self.conn_string_for_shard(shard), pool_size=1, connect_args={"timeout": BUSY_SECONDS})
         listen(engine, "connect", _flush_seldom)
-        return engine
+        return engine.connect()
 
     def _close(self, shard: str) -> None:
-        if engine := self._engines.pop(shard, None):
-            engine.dispose()
+        if connection := self._connections.pop(shard, None):
+            connection.close()
+            connection.engine.dispose()
 
     def dispose(self) -> None:
         """Closes the databases."""
         super().dispose()
         with self._db_lock:
-            for shard in list(self._engines):
+            for shard in list(self._connections):
                 self._close(shard)
 
 

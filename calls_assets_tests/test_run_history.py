@@ -157,6 +157,20 @@ def test_few_databases_stay_open(home: Path, connections: Counter[str]) -> None:
     assert connections["opened"] == connections["closed"]
 
 
+def test_what_fails_is_rolled_back(home: Path) -> None:
+    """The connection serves who comes next."""
+    with dg.DagsterInstance.from_config(str(home)) as ours:
+        log = ours.event_log_storage
+        assert isinstance(log, PooledSqliteEventLog)
+        with log.index_connection() as connection:
+            connection.execute(text("CREATE TABLE seen (number INTEGER)"))
+        with pytest.raises(ZeroDivisionError), log.index_connection() as connection:  # noqa: PT012 - what fails is in it
+            connection.execute(text("INSERT INTO seen VALUES (1)"))
+            raise ZeroDivisionError
+        with log.index_connection() as connection:
+            assert connection.execute(text("SELECT count(*) FROM seen")).scalar() == 0
+
+
 def test_who_watches_a_run_sees_each_event_at_once(home: Path) -> None:
     """As the page of a run does while the run is under way in another process."""
     with dg.DagsterInstance.from_config(str(home)) as worker, dg.DagsterInstance.from_config(str(home)) as web_server:

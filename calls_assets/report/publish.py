@@ -12,7 +12,7 @@ import importlib.resources
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pyarrow.compute as pc
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from calls_assets.lake import Lake, LakeError, StoredFile
 from calls_assets.lake.recipe import make_recipe
 from calls_assets.report.figures import Number, Row
-from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, make_view
+from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, half_hour_under_way, make_view
 
 REPORTS_PREFIX = "reports/"
 LATEST_KEY = f"{REPORTS_PREFIX}latest.html"
@@ -63,7 +63,7 @@ def publish_report(
 ) -> ReportResult:
     """Makes the page of a day and writes it, unless it is the same already.
 
-    Of a day that is over nothing is read when its page was made of the same files in the same way.
+    Nothing is read when the page was made of the same files in the same way; while the day runs, in the same half hour.
 
     Args:
         lake: The lake; it has the day's tables and marts.
@@ -76,11 +76,11 @@ def publish_report(
         LakeError: The day has no marts, or a file cannot be read or written.
     """
     key, name = report_key(day), f"report-{day}"
-    recipe = _make_recipe(lake, day, timezone, coverage) if _is_over(day, now, timezone) else None
+    recipe = _make_recipe(lake, day, timezone, half_hour_under_way(day, now, timezone), coverage)
     held = lake.read_made_of(name)
     page = _read_page(lake, key)
     is_replaced = False
-    if recipe is None or held.get("recipe") != recipe or held["made_of"].encode() not in page:
+    if held.get("recipe") != recipe or held["made_of"].encode() not in page:
         view = make_view(_read(lake, day, now=now, timezone=timezone, coverage=coverage))
         held = {
             "recipe": recipe,
@@ -95,8 +95,7 @@ def publish_report(
 
             page = render(view, held["made_of"]).encode()
             is_replaced = _replace(lake, key, page)
-        if recipe is not None:
-            lake.write_made_of(name, held)
+        lake.write_made_of(name, held)
     is_latest = day == max(_list_days(lake))
     if is_latest:
         _replace(lake, LATEST_KEY, page)
@@ -111,19 +110,22 @@ def publish_report(
     )
 
 
-def _is_over(day: date, now: datetime, timezone: ZoneInfo) -> bool:
-    return now.astimezone(timezone).date() > day
-
-
-def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, coverage: DayCoverage | None) -> str:
-    """Identifies what the page of a day that is over is made of, and how."""
+def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, until: time | None, coverage: DayCoverage | None) -> str:
+    """Identifies what the page of a day is made of, and how."""
     counts = coverage and (coverage.missing, coverage.quarantined, coverage.unaccounted_count, coverage.unread_count)
-    sources = _list_sources(lake, day)
-    return make_recipe(["calls_assets.lake"], _hash_code(), unicodedata.unidata_version, timezone.key, counts, sources)
+    return make_recipe(
+        ["calls_assets.lake"],
+        _hash_code(),
+        unicodedata.unidata_version,
+        timezone.key,
+        until,
+        counts,
+        _list_sources(lake, day),
+    )
 
 
 def _list_sources(lake: Lake, day: date) -> list[StoredFile]:
-    """Lists the files that the page of a day that is over is made from."""
+    """Lists the files that the page of a day is made from."""
     files = lake.list_table_files("service_intervals", _days_before(day, *range(HEAT_MAP_DAYS), *_COMPARED))
     for name in ("calls", "agent_days", "disposition_days"):
         files += lake.list_table_files(name, [day])
@@ -142,7 +144,7 @@ def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage:
     compared = {other: _read_rows(lake, "service_intervals", other) for other in _days_before(day, *_COMPARED)}
     stored = set(lake.table_days("service_intervals"))
     hours = {}
-    for other in _days_before(day, *range(0 if _is_over(day, now, timezone) else 1, HEAT_MAP_DAYS)):
+    for other in _days_before(day, *range(1 if half_hour_under_way(day, now, timezone) else 0, HEAT_MAP_DAYS)):
         if other in stored:
             rows = lake.read_table("service_intervals", other, ["interval_start_local", "offered_calls"])
             hours[other] = list(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))

@@ -138,6 +138,12 @@ class DayCoverage(Protocol):
         """Ids beside the day that were not read."""
 
 
+def half_hour_under_way(day: date, now: datetime, timezone: ZoneInfo) -> time | None:
+    """Gives the beginning of the half hour that runs, by the clock on the wall; None when the day is over."""
+    local = now.astimezone(timezone)
+    return time(local.hour, local.minute // 30 * 30) if local.date() <= day else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayData:
     """What is stored of a day and of those it is compared with.
@@ -172,8 +178,7 @@ class DayData:
     @property
     def until(self) -> time | None:
         """The half hour that runs, while the day does; None when it is over."""
-        local = self.now.astimezone(self.timezone)
-        return time(local.hour, local.minute // 30 * 30) if local.date() <= self.day else None
+        return half_hour_under_way(self.day, self.now, self.timezone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -497,19 +497,29 @@ def test_a_record_that_is_gone_is_made_again(
     ("now", "zone"),
     [
         (NOON, UTC_ZONE),
-        (datetime(2025, 5, 14, 23, 59, 59, tzinfo=UTC), UTC_ZONE),
+        (datetime(2025, 5, 14, 23, 30, tzinfo=UTC), UTC_ZONE),
         (datetime(2025, 5, 15, 2, tzinfo=UTC), ZoneInfo("America/New_York")),
     ],
 )
-def test_a_day_that_is_not_over_is_always_made(lake: Lake, views: list[date], now: datetime, zone: ZoneInfo) -> None:
+def test_a_day_that_is_not_over_is_made_again_each_half_hour(
+    lake: Lake, views: list[date], now: datetime, zone: ZoneInfo
+) -> None:
     """It is compared with the same hours of other days; when it is over it is made once more."""
     store(lake, [{}])
-    moments = (now, now, now - timedelta(hours=3))
-    results = [publish_with_coverage(lake, now=moment, timezone=zone) for moment in moments]
-    assert not lake.list_files("made_of/")
-    results += [publish_with_coverage(lake, now=moment, timezone=zone) for moment in (NOW, now, NOW, NOW)]
-    assert len(views) == 6
-    assert [result.is_replaced for result in results] == [True, False, True, True, True, True, False]
+    until_next = timedelta(minutes=29, seconds=59)
+    made = []
+    for moment in (now, now, now + until_next, now - timedelta(seconds=1), now, NOW, NOW + timedelta(days=1), now):
+        before = len(views)
+        result = publish_with_coverage(lake, now=moment, timezone=zone)
+        made.append((len(views) > before, result.is_replaced))
+    assert made == [
+        (True, True),
+        (False, False),
+        (False, False),
+        *[(True, True)] * 3,
+        (False, False),
+        (True, True),
+    ]
 
 
 @pytest.mark.usefixtures("published")
