@@ -28,6 +28,7 @@ from datafusion import SessionContext
 from calls_assets.lake import DATASETS, Lake, LocalStorage
 from calls_assets.lake.catalog import CATALOG_KEY
 from calls_assets.read import snapshot
+from calls_assets_tests.faults.counts import choose
 from calls_assets_tests.lakes import DAYS, FinishedLake
 from calls_assets_tests.readers.engines import ENGINES, DataFusion, Engine, Facts, PyArrow, expect
 from calls_assets_tests.test_bi import RECIPES
@@ -182,7 +183,7 @@ def take(root: Path) -> AbstractContextManager[Path]:
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
 def test_in_a_snapshot_no_query_fails(tmp_path: Path, versions: list[tuple[bytes, pa.Table]], engine: Engine) -> None:
     """While the day is replaced without a pause: each answer is one of the versions, and both are seen."""
-    rounds = 6 if engine.name == "Spark" else 40
+    rounds = choose(3, 6) if engine.name == "Spark" else choose(12, 40)
     seen = read_under_writes(tmp_path / "data", versions, engine, replace, rounds=rounds, look=take, needs_all=True)
     assert seen.errors == []
     assert seen.wrong == []
@@ -259,7 +260,7 @@ def test_through_the_catalogue_of_a_snapshot_no_query_fails(
     seen: set[tuple[int, int]] = set()
     rounds = 0
     with written_without_end(path, [data for data, _ in versions], replace, 0) as done:
-        while rounds < 40 or len(done) < REPLACEMENTS or len(seen) < len(wanted):
+        while rounds < choose(12, 40) or len(done) < REPLACEMENTS or len(seen) < len(wanted):
             with take(tmp_path / "data") as place, duckdb.connect(str(place / CATALOG_KEY), read_only=True) as catalog:
                 (row,) = catalog.sql(QUERY).fetchall()
             seen.add((row[0], int(row[1])))
