@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from calls_assets.cli import main
 from calls_assets.inbox import Inbox
-from calls_assets.lake import Lake
+from calls_assets.lake import SOURCE_KEY, Lake
 from calls_assets.settings import Settings
 from calls_assets.simulator import serve
 from calls_assets_tests.defs.scripted import ScriptedVendor
@@ -28,6 +29,11 @@ DAYS = ("--from", "2025-06-02", "--to", "2025-06-04")
 @pytest.fixture
 def script() -> ScriptedVendor:
     """Gives an account with twenty calls on each of three days."""
+    return make_script()
+
+
+def make_script() -> ScriptedVendor:
+    """Makes that account."""
     script = ScriptedVendor()
     for number in range(3):
         script.add_day(100 + 22 * number, 20, datetime(2025, 6, 2 + number, tzinfo=UTC))
@@ -48,13 +54,32 @@ def environment(tmp_path: Path, script: ScriptedVendor, monkeypatch: pytest.Monk
         yield variables
 
 
-@pytest.fixture
-def lake(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Path:
-    """Fills a lake with the three days through Dagster; gives its directory."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fills a lake with the three days through Dagster, once; gives its directory."""
+    with serve(make_script().app()) as server, pytest.MonkeyPatch.context() as monkeypatch:
+        variables = make_environment(tmp_path_factory.mktemp("filled"), server.url)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        fill()
+        return Path(variables["CALLS_DATA_DIR"])
+
+
+def fill() -> None:
+    """Fills the lake that the environment names."""
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_job(Settings.from_env(), instance, date(2025, 6, 2), date(2025, 6, 4)).success
-    capsys.readouterr()
-    return Path(environment["CALLS_DATA_DIR"])
+
+
+@pytest.fixture
+def lake(environment: dict[str, str], filled: Path) -> Path:
+    """Gives the directory of a lake with the three days, as filled from this test's account."""
+    root = Path(environment["CALLS_DATA_DIR"])
+    shutil.copytree(filled, root)
+    (root / SOURCE_KEY).unlink()
+    settings = Settings.from_env()
+    Lake.open(root).bind(settings.timezone.key, settings.api_base_url)
+    return root
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -78,13 +103,15 @@ def test_plan_tells_the_cost_before_and_after(capsys: pytest.CaptureFixture[str]
     assert not script.asked
 
 
+@pytest.mark.usefixtures("environment")
 def test_plan_and_summary_tell_what_is_not_read_beside_a_day(
-    capsys: pytest.CaptureFixture[str], script: ScriptedVendor, request: pytest.FixtureRequest
+    capsys: pytest.CaptureFixture[str], script: ScriptedVendor
 ) -> None:
     """And what reading it would take."""
     day = ("--from", "2025-06-05", "--to", "2025-06-05")
     script.add_day(150 + 8_192, 20, datetime(2025, 6, 5, tzinfo=UTC))
-    request.getfixturevalue("lake")
+    fill()
+    capsys.readouterr()
     header, row = [line.split() for line in run(capsys, "summary", *day)[1].splitlines()]
     unread = int(row[header.index("unread")])
     assert 7_500 < unread < 8_192

@@ -147,7 +147,7 @@ class DagsterDev:
         return "\n".join(event["message"] for event in events if "message" in event)
 
     def wait_for(self, what: str, look: Callable[[], _Found | None], seconds: float = 120) -> _Found:
-        """Looks every half second until there is something; fails with the log when it takes too long."""
+        """Looks every second until there is something; fails with the log when it takes too long."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             assert self.process.poll() is None, f"dagster dev ended:\n{self.log.read_text()[-3000:]}"
@@ -155,7 +155,7 @@ class DagsterDev:
                 found = look()
                 if found:
                     return found
-            time.sleep(0.5)
+            time.sleep(1)
         raise AssertionError(f"waited {seconds:.0f} s for {what}:\n{self.log.read_text()[-5000:]}")
 
 

@@ -98,7 +98,7 @@ def test_whatever_decays_is_named(deployed: Path) -> None:
     store(deployed, files)
     assert run_command(deployed)[0] == 0
     assert verify(Lake(MemoryStorage(dict(files)))) == []
-    for _ in range(choose(150, 2_000)):
+    for _ in range(choose(80, 2_000)):
         damage = draw_damage(random, files)
         store(deployed, damage.contents)
         code, output = run_command(deployed)

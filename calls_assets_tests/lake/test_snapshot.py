@@ -25,15 +25,23 @@ FEW = DAYS[15:18]
 ALL = (list(DATASETS), date.min, date.max)
 
 
-@pytest.fixture
-def lake(finished_lake: FinishedLake, tmp_path: Path) -> Lake:
-    """Gives a lake of three days to write to."""
-    lake = Lake.open(tmp_path / "data")
+@pytest.fixture(scope="module")
+def three_days(finished_lake: FinishedLake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives the directory of a lake of three days, not to be written to."""
+    root = tmp_path_factory.mktemp("three-days") / "data"
+    lake = Lake.open(root)
     lake.bind("UTC", "http://127.0.0.1")
     for name, table in DATASETS.items():
         for day in FEW if table.is_daily else [None]:
             lake.write_table(name, day, finished_lake.lake.read_table(name, day))
-    return lake
+    return root
+
+
+@pytest.fixture
+def lake(three_days: Path, tmp_path: Path) -> Lake:
+    """Gives such a lake to write to."""
+    shutil.copytree(three_days, tmp_path / "data")
+    return Lake.open(tmp_path / "data")
 
 
 def root_of(lake: Lake) -> Path:
