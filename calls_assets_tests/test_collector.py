@@ -35,7 +35,7 @@ def test_the_collector_is_off_meanwhile_and_afterwards_as_it_was(is_enabled: boo
 
 def run_python(*code: str) -> str:
     """Gives what a new Python prints, which must not have anything to report."""
-    done = subprocess.run([sys.executable, "-c", "; ".join(code)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout
 
@@ -52,6 +52,33 @@ def test_nothing_is_collected_while_the_definitions_are_loaded() -> None:
     prepare = "import dagster, gc, calls_assets.collector; calls = []; gc.collect()"
     shown = run_python(prepare, watch, LOAD, "print(len(calls), gc.isenabled())")
     assert shown == "0 True\n"
+
+
+SWEEP = """
+import datetime, pathlib, tempfile, zoneinfo
+from calls_assets_tests.ingest.model import ModelCall, ModelVendor, run_sweep
+noon = datetime.datetime(2025, 5, 13, 12, tzinfo=datetime.UTC)
+vendor = ModelVendor([ModelCall(100 + number, noon) for number in range(300)], noon + datetime.timedelta(days=9))
+before, generations = gc.get_freeze_count(), []
+gc.callbacks.append(lambda phase, info: generations.append(info["generation"]) if phase == "stop" else None)
+with tempfile.TemporaryDirectory() as name:
+    run_sweep(pathlib.Path(name), vendor, [noon.date()], zoneinfo.ZoneInfo("UTC"))
+"""
+
+
+@pytest.mark.parametrize("most", [100, 2_000])
+def test_a_sweep_collects_after_many_answers_only(most: int) -> None:
+    """A few hundred leave next to nothing; what a small sweep loads is most of what there is to walk through."""
+    limit = f"sys.modules['calls_assets.ingest.sweep'].LAND_EVERY_ANSWERS = {most}"
+    shown = run_python("import gc, sys, calls_assets.ingest", f"{limit}\n{SWEEP}", "print(generations.count(1))")
+    assert (int(shown) > 0) is (most < 300)
+
+
+def test_the_collector_is_spared_what_a_sweep_has_loaded() -> None:
+    """In a run; not in other processes."""
+    say = "print(gc.get_freeze_count() - before > 10_000)"
+    assert run_python(f"import gc; {LOAD}\n{SWEEP}", say) == "True\n"
+    assert run_python(f"import gc\n{SWEEP}", say) == "False\n"
 
 
 def test_the_collector_is_spared_what_a_run_has_loaded_since() -> None:

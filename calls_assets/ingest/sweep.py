@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from calls_assets.api.client import HIGHEST_ID, Answer, ClientStats
 from calls_assets.api.contract import glance_at
 from calls_assets.api.errors import ContractError, RedirectRefusedError, RequestRefusedError, TransientError
-from calls_assets.collector import hold_collector
+from calls_assets.collector import hold_collector, spare_more
 from calls_assets.ingest.coverage import DISORDER, Coverage, account_for, coverage_of, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, group_days, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
@@ -180,10 +180,11 @@ async def sweep(
     work = _Sweep(lake, client, options, now, log)
     ordered = sorted(set(days))
     try:
-        with hold_collector():  # `land` has it look at what is new
+        with hold_collector():  # `land` has it look at what is new, after many answers
             await work.run_wanted(wanted or {}, ordered)
             for group in group_days(ordered):
                 await work.run_group(group, reread_final=reread_final, wide=wide)
+            spare_more()
     except _NoAnswerError as problem:
         await work.land()
         raise SweepFailedError(str(problem), work.report(ordered)) from None
@@ -343,6 +344,7 @@ class _Sweep:
         self._buffer: list[tuple[tuple[date, ...], Read]] = []
         self._buffered_bytes = 0
         self._buffered_since = time.monotonic()
+        self._uncollected = 0
         self._landing = asyncio.Lock()
         self._asking: dict[int, asyncio.Future[None] | None] = {}  # of those that somebody waits for
         self._news = asyncio.Event()
@@ -749,7 +751,10 @@ class _Sweep:
     async def _land(self) -> None:
         buffer, self._buffer = self._buffer, []
         size, self._buffered_bytes = self._buffered_bytes, 0
-        gc.collect(1)
+        self._uncollected += len(buffer)
+        if self._uncollected >= LAND_EVERY_ANSWERS or size >= LAND_EVERY_BYTES:
+            self._uncollected = 0
+            gc.collect(1)
         moved, self._moved = self._moved, {}
         try:
             await self._store(buffer, moved)
