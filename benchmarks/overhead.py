@@ -2,7 +2,9 @@
 
     python benchmarks/overhead.py             # QUICK=1: one round
 
-Every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the same project.
+Every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the same project,
+as Dagster loads one; and, lower, with what our definitions do for every asset beside them: they keep the collector of
+garbage from what is loaded.
 A sweep is everything: raw records, deliveries, seven tables, agents, marts, catalogue and the report of the day, with
 all asset checks. The day is under way, in a zone in which it is late in the evening; it has 2,000 calls, and each sweep
 with new calls finds 200 more of it. The range is 30 days without anything to do, in one run. The server answers at
@@ -49,6 +51,7 @@ RANGE_DAYS = 30
 WATCHED_SECONDS = 60
 EVENTS = 200
 FLOOR = "empty asset in the same project"
+PLAIN = f"{FLOOR}, collector not spared"
 ALONE = "empty asset in an empty project"
 IDLE = f"{OURS}, nothing to do"
 BUSY = f"{OURS}, {NEW} new calls"
@@ -135,8 +138,9 @@ def measure_commands(server: Server, environment: Mapping[str, str], day: date) 
     calls = CALLS
     server.configure({"calls": calls})
     materialize(environment, *sweep)
-    runs: dict[str, list[Run]] = {IDLE: [], BUSY: [], FLOOR: [], ALONE: []}
+    runs: dict[str, list[Run]] = {IDLE: [], BUSY: [], FLOOR: [], PLAIN: [], ALONE: []}
     for _ in range(ROUNDS):
+        runs[PLAIN].append(materialize(environment, "-m", "empty_plain", "--select", "empty"))
         runs[FLOOR].append(materialize(environment, "-m", "empty_asset", "--select", "empty"))
         runs[ALONE].append(materialize(environment, "-m", "empty_project", "--select", "empty"))
         runs[IDLE].append(materialize(environment, *sweep))
@@ -247,13 +251,14 @@ def report(benchmark: str, runs: Mapping[str, list[Run]]) -> None:
     """Prints the figures."""
     for name, found in runs.items():
         emit(benchmark, name, "seconds", [run.seconds for run in found])
-        floors = [run.seconds for run in runs[FLOOR]]
-        emit(
-            benchmark,
-            name,
-            "seconds beyond the floor",
-            [run.seconds - floor for run, floor in zip(found, floors, strict=True)],
-        )
+        for metric, floor in (("seconds beyond the floor", PLAIN), ("seconds beyond the lower floor", FLOOR)):
+            if floor in runs:
+                emit(
+                    benchmark,
+                    name,
+                    metric,
+                    [run.seconds - least.seconds for run, least in zip(found, runs[floor], strict=True)],
+                )
         emit(benchmark, name, "CPU seconds", [run.cpu_seconds for run in found])
 
 

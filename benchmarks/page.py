@@ -106,8 +106,12 @@ def _make_targets(results: Sequence[Line]) -> str:
             (f"{rebuild}, peak memory", median(rebuild, OURS, "peak memory, MiB"), " MiB", 1024, False),
         ]
     for name in ("nothing to do", "200 new calls"):
-        beyond = median("a sweep of a day as a command", f"{OURS}, {name}", "seconds beyond the floor")
-        wanted.append((f"a sweep as a command, {name}, beyond an empty asset", beyond, " s", 0.5, False))
+        for text, metric in (
+            ("an empty asset", "seconds beyond the floor"),
+            ("an empty asset that our definitions make faster too", "seconds beyond the lower floor"),
+        ):
+            beyond = median("a sweep of a day as a command", f"{OURS}, {name}", metric)
+            wanted.append((f"a sweep as a command, {name}, beyond {text}", beyond, " s", 0.5, False))
     ticks = "from a tick in dagster dev"
     own, floor = (
         median(ticks, name, "seconds to the end of the run") for name in (OURS, "empty asset, workers of Dagster's")
