@@ -105,8 +105,12 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
             self._connections[shard] = connection  # in the order of their last use
             while len(self._connections) > KEPT_OPEN:
                 self._close(next(iter(self._connections)))
-            with connection.begin():
-                yield connection
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                self._close(shard)  # whatever state it is in, the next one finds it rolled back
+                raise
 
     def _open(self, shard: str) -> Connection:
         engine = create_engine(self.conn_string_for_shard(shard), pool_size=1, connect_args={"timeout": BUSY_SECONDS})

@@ -43,24 +43,27 @@ def make_script() -> ScriptedVendor:
 @pytest.fixture
 def environment(tmp_path: Path, script: ScriptedVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Sets the variables of a deployment on that account."""
+    monkeypatch.chdir(tmp_path)
+    with serve(script.app()) as server:
+        yield set_environment(monkeypatch, tmp_path, server.url)
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, root: Path, url: str) -> dict[str, str]:
+    """Sets the variables of a deployment, and no others of ours or Dagster's."""
     for name in list(os.environ):
         if name.startswith(("CALLS_", "DAGSTER_")):
             monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    with serve(script.app()) as server:
-        variables = make_environment(tmp_path, server.url)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield variables
+    variables = make_environment(root, url)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fills a lake with the three days through Dagster, once; gives its directory."""
     with serve(make_script().app()) as server, pytest.MonkeyPatch.context() as monkeypatch:
-        variables = make_environment(tmp_path_factory.mktemp("filled"), server.url)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
+        variables = set_environment(monkeypatch, tmp_path_factory.mktemp("filled"), server.url)
         fill()
         return Path(variables["CALLS_DATA_DIR"])
 

@@ -4,13 +4,13 @@ import queue
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.pool import Pool
 
 from calls_assets.run_history import KEPT_OPEN, PooledSqliteEventLog
@@ -157,18 +157,39 @@ def test_few_databases_stay_open(home: Path, connections: Counter[str]) -> None:
     assert connections["opened"] == connections["closed"]
 
 
-def test_what_fails_is_rolled_back(home: Path) -> None:
-    """The connection serves who comes next."""
-    with dg.DagsterInstance.from_config(str(home)) as ours:
+def fail_within(connection: Connection, _: pytest.MonkeyPatch) -> None:
+    """Ends with an error before the commit."""
+    connection.execute(text("INSERT INTO seen VALUES (1)"))
+    raise ZeroDivisionError
+
+
+def fail_at_the_commit(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the commit fail, as it does where another process holds the database."""
+
+    def refuse(*_: object) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    connection.execute(text("INSERT INTO seen VALUES (1)"))
+    monkeypatch.setattr(connection.dialect, "do_commit", refuse)
+
+
+@pytest.mark.parametrize("fail", [fail_within, fail_at_the_commit])
+def test_what_fails_is_rolled_back(home: Path, fail: Callable[[Connection, pytest.MonkeyPatch], None]) -> None:
+    """Nothing of it is there for the next one, nor for another process, which need not wait for it."""
+    with dg.DagsterInstance.from_config(str(home)) as ours, pytest.MonkeyPatch.context() as monkeypatch:
         log = ours.event_log_storage
         assert isinstance(log, PooledSqliteEventLog)
         with log.index_connection() as connection:
             connection.execute(text("CREATE TABLE seen (number INTEGER)"))
-        with pytest.raises(ZeroDivisionError), log.index_connection() as connection:  # noqa: PT012 - what fails is in it
-            connection.execute(text("INSERT INTO seen VALUES (1)"))
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), log.index_connection() as connection:
+            fail(connection, monkeypatch)
+        with closing(sqlite3.connect(home / "history/runs/index.db", timeout=0)) as other:
+            other.execute("INSERT INTO seen VALUES (2)")
+            other.commit()
         with log.index_connection() as connection:
-            assert connection.execute(text("SELECT count(*) FROM seen")).scalar() == 0
+            connection.execute(text("INSERT INTO seen VALUES (3)"))
+            assert connection.execute(text("SELECT number FROM seen ORDER BY number")).scalars().all() == [2, 3]
 
 
 def test_who_watches_a_run_sees_each_event_at_once(home: Path) -> None:

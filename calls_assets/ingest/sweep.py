@@ -184,7 +184,8 @@ async def sweep(
             await work.run_wanted(wanted or {}, ordered)
             for group in group_days(ordered):
                 await work.run_group(group, reread_final=reread_final, wide=wide)
-            spare_more()
+            if work.requested < LAND_EVERY_ANSWERS:  # it leaves next to no garbage, which would be spared too
+                spare_more()
     except _NoAnswerError as problem:
         await work.land()
         raise SweepFailedError(str(problem), work.report(ordered)) from None
@@ -344,7 +345,7 @@ class _Sweep:
         self._buffer: list[tuple[tuple[date, ...], Read]] = []
         self._buffered_bytes = 0
         self._buffered_since = time.monotonic()
-        self._uncollected = 0
+        self._uncollected = self._uncollected_bytes = 0
         self._landing = asyncio.Lock()
         self._asking: dict[int, asyncio.Future[None] | None] = {}  # of those that somebody waits for
         self._news = asyncio.Event()
@@ -751,10 +752,7 @@ class _Sweep:
     async def _land(self) -> None:
         buffer, self._buffer = self._buffer, []
         size, self._buffered_bytes = self._buffered_bytes, 0
-        self._uncollected += len(buffer)
-        if self._uncollected >= LAND_EVERY_ANSWERS or size >= LAND_EVERY_BYTES:
-            self._uncollected = 0
-            gc.collect(1)
+        self._collect_garbage(len(buffer), size)
         moved, self._moved = self._moved, {}
         try:
             await self._store(buffer, moved)
@@ -764,6 +762,14 @@ class _Sweep:
             for pair, ids in moved.items():
                 self._moved.setdefault(pair, set()).update(ids)
             raise
+
+    def _collect_garbage(self, answers: int, size: int) -> None:
+        """Looks for garbage after as many answers or bytes as make a segment, however many segments they came in."""
+        self._uncollected += answers
+        self._uncollected_bytes += size
+        if self._uncollected >= LAND_EVERY_ANSWERS or self._uncollected_bytes >= LAND_EVERY_BYTES:
+            self._uncollected = self._uncollected_bytes = 0
+            gc.collect(1)
 
     async def _store(
         self, buffer: list[tuple[tuple[date, ...], Read]], moved: dict[tuple[date, date], set[int]]

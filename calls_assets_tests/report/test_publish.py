@@ -371,6 +371,7 @@ def test_a_day_that_is_over_is_not_read_again(
     assert {file.key: file.version for file in lake.list_files("reports/")} == versions
 
 
+@pytest.mark.parametrize("now", [NOW, NOON], ids=["over", "under way"])
 @pytest.mark.parametrize(
     ("name", "distance"),
     [
@@ -379,20 +380,24 @@ def test_a_day_that_is_over_is_not_read_again(
     ],
 )
 @pytest.mark.usefixtures("published")
-def test_a_changed_mart_makes_a_page_again(lake: Lake, views: list[date], name: str, distance: int) -> None:
+def test_a_changed_mart_makes_a_page_again(
+    lake: Lake, views: list[date], name: str, distance: int, now: datetime
+) -> None:
     """One of the day, of those it is compared with, or of the heat map; a missing one of the day is named."""
+    publish_with_coverage(lake, now=now)
+    views.clear()
     key = lake.table_key(name, DAY - timedelta(days=distance))
     rewrite(lake, key)
-    publish_with_coverage(lake)
-    publish_with_coverage(lake)
+    publish_with_coverage(lake, now=now)
+    publish_with_coverage(lake, now=now)
     assert views == [DAY]
     lake.storage.delete(key)
     if distance:
-        assert publish_with_coverage(lake).is_replaced
+        assert publish_with_coverage(lake, now=now).is_replaced
         assert views == [DAY] * 2
     else:
         with pytest.raises(LakeError, match=f"2025-05-14 has no {name} in the lake"):
-            publish_with_coverage(lake)
+            publish_with_coverage(lake, now=now)
 
 
 @pytest.mark.usefixtures("published")
@@ -405,6 +410,7 @@ def test_a_day_that_appears_in_the_heat_map_makes_a_page_again(lake: Lake, views
         assert views == [DAY] * is_made
 
 
+@pytest.mark.parametrize("now", [NOW, NOON], ids=["over", "under way"])
 @pytest.mark.parametrize(
     "changed",
     [
@@ -417,11 +423,15 @@ def test_a_day_that_appears_in_the_heat_map_makes_a_page_again(lake: Lake, views
     ],
 )
 @pytest.mark.usefixtures("published")
-def test_a_changed_argument_makes_a_page_again(lake: Lake, views: list[date], changed: dict[str, Any]) -> None:
+def test_a_changed_argument_makes_a_page_again(
+    lake: Lake, views: list[date], changed: dict[str, Any], now: datetime
+) -> None:
     """Each of the counts of its ids, and the zone."""
-    again = publish_with_coverage(lake, **changed)
+    publish_with_coverage(lake, now=now)
+    views.clear()
+    again = publish_with_coverage(lake, now=now, **changed)
     assert again.is_replaced
-    assert replace(publish_with_coverage(lake, **changed), is_replaced=True) == again
+    assert replace(publish_with_coverage(lake, now=now, **changed), is_replaced=True) == again
     assert views == [DAY]
 
 
