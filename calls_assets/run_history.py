@@ -113,7 +113,7 @@ class PooledSqliteEventLog(SqliteEventLogStorage):
                 raise
 
     def _open(self, shard: str) -> Connection:
-        engine = create_engine(self.conn_string_for_shard(shard), pool_size=1, connect_args={"timeout": BUSY_SECONDS})
+        engine = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": BUSY_SECONDS})
         listen(engine, "connect", _flush_seldom)
         return engine.connect()
 

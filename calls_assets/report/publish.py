@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from calls_assets.lake import Lake, LakeError, StoredFile
 from calls_assets.lake.recipe import make_recipe
 from calls_assets.report.figures import Number, Row
-from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, half_hour_under_way, make_view
+from calls_assets.report.views import HEAT_MAP_DAYS, DayCoverage, DayData, make_view
 
 REPORTS_PREFIX = "reports/"
 LATEST_KEY = f"{REPORTS_PREFIX}latest.html"
@@ -76,12 +76,13 @@ def publish_report(
         LakeError: The day has no marts, or a file cannot be read or written.
     """
     key, name = report_key(day), f"report-{day}"
-    recipe = _make_recipe(lake, day, timezone, half_hour_under_way(day, now, timezone), coverage)
+    until = _half_hour_under_way(day, now.astimezone(timezone))
+    recipe = _make_recipe(lake, day, until=until, timezone=timezone, coverage=coverage)
     held = lake.read_made_of(name)
     page = _read_page(lake, key)
     is_replaced = False
     if held.get("recipe") != recipe or held["made_of"].encode() not in page:
-        view = make_view(_read(lake, day, now=now, timezone=timezone, coverage=coverage))
+        view = make_view(_read(lake, day, until=until, timezone=timezone, coverage=coverage))
         held = {
             "recipe": recipe,
             "made_of": hashlib.blake2b(f"{_hash_code()}{view!r}".encode(), digest_size=16).hexdigest(),
@@ -110,7 +111,12 @@ def publish_report(
     )
 
 
-def _make_recipe(lake: Lake, day: date, timezone: ZoneInfo, until: time | None, coverage: DayCoverage | None) -> str:
+def _half_hour_under_way(day: date, local: datetime) -> time | None:
+    """Gives the beginning of the half hour that runs; None when the day is over."""
+    return time(local.hour, local.minute // 30 * 30) if local.date() <= day else None
+
+
+def _make_recipe(lake: Lake, day: date, *, until: time | None, timezone: ZoneInfo, coverage: DayCoverage | None) -> str:
     """Identifies what the page of a day is made of, and how."""
     counts = coverage and (coverage.missing, coverage.quarantined, coverage.unaccounted_count, coverage.unread_count)
     return make_recipe(
@@ -132,7 +138,7 @@ def _list_sources(lake: Lake, day: date) -> list[StoredFile]:
     return files
 
 
-def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage: DayCoverage | None) -> DayData:
+def _read(lake: Lake, day: date, *, until: time | None, timezone: ZoneInfo, coverage: DayCoverage | None) -> DayData:
     intervals, agents, dispositions = (_read_rows(lake, name, day) for name in _MARTS)
     missing = [name for name, rows in zip(_MARTS, (intervals, agents, dispositions), strict=True) if rows is None]
     try:
@@ -144,14 +150,14 @@ def _read(lake: Lake, day: date, *, now: datetime, timezone: ZoneInfo, coverage:
     compared = {other: _read_rows(lake, "service_intervals", other) for other in _days_before(day, *_COMPARED)}
     stored = set(lake.table_days("service_intervals"))
     hours = {}
-    for other in _days_before(day, *range(1 if half_hour_under_way(day, now, timezone) else 0, HEAT_MAP_DAYS)):
+    for other in _days_before(day, *range(1 if until else 0, HEAT_MAP_DAYS)):
         if other in stored:
             rows = lake.read_table("service_intervals", other, ["interval_start_local", "offered_calls"])
             hours[other] = list(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
     return DayData(
         day=day,
         timezone=timezone,
-        now=now,
+        until=until,
         intervals={day: intervals, **{other: rows for other, rows in compared.items() if rows is not None}},
         agents=agents,
         dispositions=dispositions,

@@ -138,12 +138,6 @@ class DayCoverage(Protocol):
         """Ids beside the day that were not read."""
 
 
-def half_hour_under_way(day: date, now: datetime, timezone: ZoneInfo) -> time | None:
-    """Gives the beginning of the half hour that runs, by the clock on the wall; None when the day is over."""
-    local = now.astimezone(timezone)
-    return time(local.hour, local.minute // 30 * 30) if local.date() <= day else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayData:
     """What is stored of a day and of those it is compared with.
@@ -151,7 +145,7 @@ class DayData:
     Attributes:
         day: The day.
         timezone: Zone of the days.
-        now: The time.
+        until: Beginning of the half hour that runs, while the day does; None when it is over.
         intervals: Rows of service_intervals by day: of this one, of the one before, and of the one a week before,
             as far as they are stored.
         agents: Rows of agent_days.
@@ -165,7 +159,7 @@ class DayData:
 
     day: date
     timezone: ZoneInfo
-    now: datetime
+    until: time | None
     intervals: Mapping[date, Sequence[Row]]
     agents: Sequence[Row]
     dispositions: Sequence[Row]
@@ -174,11 +168,6 @@ class DayData:
     provisional_calls: int
     read_at: datetime | None
     coverage: DayCoverage | None
-
-    @property
-    def until(self) -> time | None:
-        """The half hour that runs, while the day does; None when it is over."""
-        return half_hour_under_way(self.day, self.now, self.timezone)
 
 
 @dataclass(frozen=True, slots=True)
