@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,11 @@ settings.register_profile("calls-assets", deadline=None, suppress_health_check=[
 settings.load_profile("calls-assets")
 
 
-UNCOVERED = ("distributed/", "e2e/", "faults/", "readers/", "deploy/")
-"""Tests of processes, protocols and other people's programs: what they cover here is covered by others too."""
+UNCOVERED = ("distributed/", "e2e/", "faults/", "readers/", "deploy/", "ingest/test_holes.py", "ingest/test_sweep_old")
+"""Tests of processes, protocols, other people's programs and weeks of an account: what they cover others cover too.
+
+To measure it makes a test of sweeps take nearly three times as long.
+"""
 
 
 _LONGEST_SECONDS = 10_800
@@ -37,8 +42,7 @@ _MINUTES = 1_200
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measures no coverage where it only costs time, and leaves what is `long` to `make torture`."""
-    root = Path(__file__).parent
+    """Puts the tests in order, and leaves what is `long` to `make torture`."""
     if not IS_TORTURE and (long := [item for item in items if item.get_closest_marker("long")]):
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
@@ -46,8 +50,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if IS_TORTURE:
             item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS), append=False)
-        if item.path.relative_to(root).as_posix().startswith(UNCOVERED):
-            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measures no coverage where it only costs time.
+
+    By pytest-cov's mark `no_cover` it would go on in processes of pytest-xdist, which have two collectors (7.1).
+    """
+    if not item.path.relative_to(Path(__file__).parent).as_posix().startswith(UNCOVERED):
+        return (yield)
+    trace, trace_of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(trace)
+        threading.settrace(trace_of_threads)
 
 
 def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
@@ -56,14 +76,18 @@ def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
     pytest-xdist's "worksteal" gives each process an equal part of the list, in its order; one that has done its part
     takes the last tests of others. So what comes first is begun first, and is not waited for alone in the end. Not in
     every process: each starts a Dagster of its own, and together they would wait for the machine beyond their patience.
+    Those of Spark come first in the second process, so that no other starts one of its own.
     """
     limits = [item.get_closest_marker("timeout") for item in items]
     minutes = [item for item, limit in zip(items, limits, strict=True) if limit and limit.args[0] >= _MINUTES]
-    others = [item for item in items if item not in minutes]
+    of_spark = [item for item in items if item.name.endswith("Spark]")]
+    others = [item for item in items if item not in minutes and item not in of_spark]
     dealt: list[pytest.Item] = []
     for process in range(processes):
         if process % 2 == 0:
             dealt += minutes[process // 2 :: (processes + 1) // 2]
+        if process == min(1, processes - 1):
+            dealt += of_spark
         end = len(items) * (process + 1) // processes - len(dealt)
         dealt += others[:end]
         del others[:end]

@@ -71,11 +71,13 @@ def read_stats(url: str, *, ids: bool = False) -> dict[str, Any]:
     return stats
 
 
-def read_rows(lake: Location, table: str, day: date | None = None) -> list[dict[str, Any]]:
+def read_rows(
+    lake: Location, table: str, day: date | None = None, columns: list[str] | None = None
+) -> list[dict[str, Any]]:
     """Reads a table's file of a day, or its only file, in a directory or an object store, without our code."""
     key = f"tables/{table}/{f'call_date={day}/' if day else ''}{table}.parquet"
     source = lake / key if isinstance(lake, Path) else BytesIO(from_url(lake).get(key).bytes())
-    rows: list[dict[str, Any]] = pq.ParquetFile(source).read().to_pylist()
+    rows: list[dict[str, Any]] = pq.ParquetFile(source).read(columns).to_pylist()
     return rows
 
 

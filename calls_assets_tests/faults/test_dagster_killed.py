@@ -92,7 +92,7 @@ def list_shown(lake: Path, days: list[date]) -> set[int]:
     shown: list[int] = []
     for day in days:
         with contextlib.suppress(FileNotFoundError):
-            shown += [row["call_id"] for row in read_rows(lake, "calls", day)]
+            shown += [row["call_id"] for row in read_rows(lake, "calls", day, ["call_id"])]
     assert len(shown) == len(set(shown))
     return set(shown)
 
