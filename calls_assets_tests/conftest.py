@@ -54,12 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Measures no coverage where it only costs time.
+    """Measures no coverage where it only costs time, nor in the set-up of what such a test is the first to want.
 
     By pytest-cov's mark `no_cover` it would go on in processes of pytest-xdist, which have two collectors (7.1).
     """
-    if not item.path.relative_to(Path(__file__).parent).as_posix().startswith(UNCOVERED):
-        return (yield)
+    place = item.path.relative_to(Path(__file__).parent).as_posix()
+    if not item.config.pluginmanager.hasplugin("_cov") or not place.startswith(UNCOVERED):
+        return (yield)  # without it a trace may be a debugger's
     trace, trace_of_threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
     threading.settrace(None)
@@ -80,7 +81,7 @@ def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
     """
     limits = [item.get_closest_marker("timeout") for item in items]
     minutes = [item for item, limit in zip(items, limits, strict=True) if limit and limit.args[0] >= _MINUTES]
-    of_spark = [item for item in items if item.name.endswith("Spark]")]
+    of_spark = [item for item in items if item.name.endswith("Spark]") and item not in minutes]
     others = [item for item in items if item not in minutes and item not in of_spark]
     dealt: list[pytest.Item] = []
     for process in range(processes):
@@ -88,7 +89,7 @@ def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
             dealt += minutes[process // 2 :: (processes + 1) // 2]
         if process == min(1, processes - 1):
             dealt += of_spark
-        end = len(items) * (process + 1) // processes - len(dealt)
+        end = max(0, len(items) * (process + 1) // processes - len(dealt))
         dealt += others[:end]
         del others[:end]
     return dealt

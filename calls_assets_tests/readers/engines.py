@@ -207,11 +207,8 @@ class Spark(SqlEngine):
 
         builder: Any = SparkSession.builder
         for key, value in {
-            # For short queries in a short life, compiling them, or itself twice, costs more than it saves.
+            # In a short life, to compile everything a second time costs more than it saves.
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-            "spark.sql.codegen.wholeStage": "false",
-            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-            "spark.sql.adaptive.enabled": "false",
             "spark.ui.enabled": "false",
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
