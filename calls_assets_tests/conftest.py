@@ -47,8 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
     items[:] = deal(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    for item in items:
-        if IS_TORTURE:
+    if IS_TORTURE:
+        for item in items:
             item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS), append=False)
 
 
