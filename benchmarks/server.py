@@ -5,6 +5,10 @@
 Bodies are those of the simulator's population, encoded before the first request, so that what is measured is the
 client. It prints its URL when it is ready.
 
+An answer leaves `latency_ms` after its request came, to a few hundredths of a millisecond: an event loop's own timers
+are up to 1.1 ms late, as they wait for whole milliseconds, and each contender's share of what is possible would be less
+by as much.
+
     GET /calls/{id}   the call, or 404
     GET /stats        what was served since /set: requests, answers, refusals, moments (monotonic clock)
     GET /set?…        calls (how many of them exist), latency_ms, rate (a second; 0: none), rule (bucket or window);
@@ -20,6 +24,7 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -33,6 +38,7 @@ from calls_assets.simulator import Account, Vendor
 FIRST_ID = 65_123
 DAY = date(2025, 5, 1)
 TOKEN = "benchmark-token"  # noqa: S105 - of a server that lives as long as the benchmark
+_TIMER_SECONDS = 0.002  # a timer is surely over by then
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _OTHER = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
 
@@ -102,6 +108,7 @@ class State:
 
     def __init__(self, bodies: list[bytes]) -> None:
         self._all = {b"%d" % (FIRST_ID + place): _OK % (len(body), body) for place, body in enumerate(bodies)}
+        self._later: deque[tuple[float, Callable[[], None]]] = deque()
         self.configure({})
 
     def configure(self, options: dict[str, str]) -> None:
@@ -115,6 +122,24 @@ class State:
         self.first_request_at: float | None = None
         self.answered_at: list[float] = []  # calls and missing ids
         self.served_at: list[float] = []  # calls only
+
+    def answer_later(self, answer: Callable[[], None]) -> None:
+        """Calls after the latency; all wait equally long, so the first to come is the first to go."""
+        self._later.append((time.monotonic() + self.latency, answer))
+        if len(self._later) == 1:
+            self._turn()
+
+    def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._later:
+            wait = self._later[0][0] - time.monotonic()
+            if wait > _TIMER_SECONDS:
+                loop.call_later(wait - _TIMER_SECONDS, self._turn)
+                return
+            if wait > 0:  # a timer would be late: look again in the loop's next turn
+                loop.call_soon(self._turn)
+                return
+            self._later.popleft()[1]()
 
     def report(self) -> dict[str, float | int | None]:
         """Sums up; `middle_per_second` is the rate of the middle 80 % of the answers, calls and missing ids."""
@@ -179,7 +204,7 @@ class Connection(asyncio.Protocol):
         state.in_flight += 1
         state.peak_in_flight = max(state.peak_in_flight, state.in_flight)
         if state.latency:
-            asyncio.get_running_loop().call_later(state.latency, self._send, head, path)
+            state.answer_later(partial(self._send, head, path))
         else:
             self._send(head, path)
 
