@@ -7,6 +7,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     place = item.path.relative_to(Path(__file__).parent).as_posix()
     if not item.config.pluginmanager.hasplugin("_cov") or not place.startswith(UNCOVERED):
         return (yield)  # without it a trace may be a debugger's
+    with untraced():
+        return (yield)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Suspends the measuring of coverage, and a debugger, in this thread and in those that begin meanwhile."""
     trace, trace_of_threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
     threading.settrace(None)
     try:
-        return (yield)
+        yield
     finally:
         sys.settrace(trace)
         threading.settrace(trace_of_threads)
@@ -103,7 +111,8 @@ def finished_lake(tmp_path_factory: pytest.TempPathFactory) -> FinishedLake:
         shared = shared.parent
     with FileLock(shared / "finished.lock"):
         if not (shared / "finished").exists():
-            make_lake(shared / "sixty-days/data")
+            with untraced():  # whoever comes first waits for it, and others for them
+                make_lake(shared / "sixty-days/data")
             (shared / "finished").touch()
     return open_lake(shared / "sixty-days/data")
 

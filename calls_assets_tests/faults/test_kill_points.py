@@ -55,7 +55,7 @@ _SEEN: dict[str, list[str]] = {}
 @pytest.mark.timeout(1_200)
 def test_every_kill_point_is_survived() -> None:
     """Killed or refused at any file operation, nothing landed is lost and the next sweep completes the days."""
-    wanted, counts, violations, worlds = choose(600, 10_000), Counter[str](), list[str](), 0
+    wanted, counts, violations, worlds = choose(1_000, 10_000), Counter[str](), list[str](), 0
     states = 0
     while counts.total() < wanted:
         random = Random(SEED + worlds)
