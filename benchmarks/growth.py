@@ -1,9 +1,11 @@
-"""How cost grows: the sensor's tick and a sweep of today, with the days behind and with the calls of a day.
+"""How cost grows: the sensor's tick and a sweep of today, with days behind, calls of a day, new calls; and its files.
 
     python benchmarks/growth.py             # QUICK=1: less of both
 
 A lake with raw segments of so many days and so many calls a day is written, then an account in memory answers: what is
-measured is ours alone, as CPU seconds of this process. The sweep finds `NEW` calls more in today than the one before.
+measured is ours alone, as CPU seconds of this process. The sweep finds 200 calls more in today than the one before; or
+as many as said, in a day of 10,000. Files are counted after so many sweeps of a day that each found new calls: raw
+files if none were merged, and as runs leave them, which merge them after each sweep.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import gc
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -32,19 +35,21 @@ NEW = 200
 ROUNDS = 3 if QUICK else 7
 DAYS_BEHIND = (30, 100) if QUICK else (30, 365, 1_100)
 CALLS_A_DAY = (1_000, 10_000) if QUICK else (1_000, 10_000, 100_000, 1_000_000)
+NEW_CALLS = (20, 200) if QUICK else (20, 200, 2_000, 20_000)
+SWEEPS_A_DAY = (1, 10) if QUICK else (1, 10, 100, 300)
 OPTIONS = SweepOptions(
     timezone=ZONE, reread_after=(timedelta(days=7),), id_scan=True, concurrency=64, requests_per_second=1e6
 )
 
 
 class Account:
-    """Answers from arithmetic: ids 1, 2, 3 … spread evenly over the days, up to `highest`."""
+    """Answers from arithmetic: ids 1, 2, 3 … spread evenly over the days, up to `highest`; room for `more` today."""
 
     is_paused = False
 
-    def __init__(self, days: int, calls_a_day: int) -> None:
+    def __init__(self, days: int, calls_a_day: int, more: int) -> None:
         self.begin = datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC) - timedelta(days=days)
-        self.step = timedelta(hours=18) / (calls_a_day + 2 * NEW * (ROUNDS + 2))
+        self.step = timedelta(hours=18) / (calls_a_day + 2 * more)
         self.calls_a_day, self.days, self.highest = calls_a_day, days, (days + 1) * calls_a_day
         self.now = self.begin + timedelta(days=days, hours=20)
         self.stats = ClientStats()
@@ -79,50 +84,75 @@ def main() -> None:
         measure(days, 1_000, "days behind", days)
     for calls in CALLS_A_DAY:
         measure(3, calls, "calls a day", calls)
+    for new in NEW_CALLS:
+        with make_lake(3, 10_000, new * (ROUNDS + 2)) as (lake, account):
+            asyncio.run(sweep_today(lake, account))
+            taken = [sweep_new(lake, account, new) for _ in range(ROUNDS)]
+            emit("growth with new calls", OURS, "sweep, CPU ms", taken, x=new, x_label="new calls")
+    measure_files()
 
 
 def measure(days: int, calls_a_day: int, axis: str, value: int) -> None:
-    """Writes a lake and measures a tick and a sweep of today on it."""
-    root = Path(tempfile.mkdtemp(prefix="growth-"))
-    try:
-        lake, account = Lake.open(root), Account(days, calls_a_day)
-        for index in range(days + 1):
-            ids = range(index * calls_a_day + 1, (index + 1) * calls_a_day + 1)
-            lake.land(account.begin.date() + timedelta(days=index), [account.read(id_) for id_ in ids])
-        gc.collect()
+    """Measures a tick and sweeps of today."""
+    with make_lake(days, calls_a_day, NEW * (ROUNDS + 2)) as (lake, account):
 
         async def tick() -> None:
             await probe_new_calls(lake, account, now=lambda: account.now, options=OPTIONS)
 
-        async def sweep_today() -> None:
-            await sweep(lake, account, [TODAY], options=OPTIONS, now=lambda: account.now, log=lambda _line: None)
-
-        asyncio.run(sweep_today())
+        asyncio.run(sweep_today(lake, account))
         note = partial(emit, f"growth with {axis}", OURS, x=value, x_label=axis)
-        note("tick, CPU ms", [cpu_of(tick) for _ in range(ROUNDS)])
-        note("sweep, nothing new, CPU ms", [cpu_of(sweep_today) for _ in range(ROUNDS)])
-        note(f"sweep, {NEW} new, CPU ms", list(sweep_new(lake, account, sweep_today)))
+        note("tick, CPU ms", [cpu_of(tick()) for _ in range(ROUNDS)])
+        note("sweep, nothing new, CPU ms", [cpu_of(sweep_today(lake, account)) for _ in range(ROUNDS)])
+        note(f"sweep, {NEW} new, CPU ms", [sweep_new(lake, account, NEW) for _ in range(ROUNDS)])
+
+
+def measure_files() -> None:
+    """Counts the raw files of today after many sweeps with new calls."""
+    for metric, is_merged in (("raw files, never merged", False), ("raw files, merged as by runs", True)):
+        with make_lake(3, 1_000, 20 * SWEEPS_A_DAY[-1]) as (lake, account):
+            for number in range(1, SWEEPS_A_DAY[-1] + 1):
+                sweep_new(lake, account, 20, is_merged=is_merged)
+                if number in SWEEPS_A_DAY:
+                    count = len(lake.segments(TODAY))
+                    emit("files of a day", OURS, metric, [count], x=number, x_label="sweeps of the day")
+
+
+@contextmanager
+def make_lake(days: int, calls_a_day: int, more: int) -> Iterator[tuple[Lake, Account]]:
+    """Writes a lake of whole days and of today, in which so many calls more can come."""
+    root = Path(tempfile.mkdtemp(prefix="growth-"))
+    try:
+        lake, account = Lake.open(root), Account(days, calls_a_day, more)
+        for index in range(days + 1):
+            ids = range(index * calls_a_day + 1, (index + 1) * calls_a_day + 1)
+            lake.land(account.begin.date() + timedelta(days=index), [account.read(id_) for id_ in ids])
+        gc.collect()
+        yield lake, account
     finally:
         shutil.rmtree(root)
 
 
-def sweep_new(
-    lake: Lake, account: Account, sweep_today: Callable[[], Coroutine[object, object, None]]
-) -> Iterator[float]:
-    """Has new calls come, sweeps, compacts: as runs do."""
-    for _ in range(ROUNDS):
-        account.highest += NEW
-        account.now += timedelta(minutes=5)
-        before = account.stats.requests
-        yield cpu_of(sweep_today)
-        assert account.stats.requests - before >= NEW
+async def sweep_today(lake: Lake, account: Account) -> None:
+    """Sweeps."""
+    await sweep(lake, account, [TODAY], options=OPTIONS, now=lambda: account.now, log=lambda _line: None)
+
+
+def sweep_new(lake: Lake, account: Account, count: int, *, is_merged: bool = True) -> float:
+    """Has new calls come, sweeps, compacts, as runs do; gives the CPU milliseconds of the sweep."""
+    account.highest += count
+    account.now += timedelta(seconds=20)
+    before = account.stats.requests
+    taken = cpu_of(sweep_today(lake, account))
+    assert account.stats.requests - before >= count
+    if is_merged:
         lake.compact(TODAY)
+    return taken
 
 
-def cpu_of(work: Callable[[], Coroutine[object, object, None]]) -> float:
+def cpu_of(work: Coroutine[object, object, None]) -> float:
     """Gives the CPU milliseconds of a piece of work."""
     before = time.process_time()
-    asyncio.run(work())
+    asyncio.run(work)
     return 1_000 * (time.process_time() - before)
 
 

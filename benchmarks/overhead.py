@@ -2,13 +2,20 @@
 
     python benchmarks/overhead.py             # QUICK=1: one round
 
-Every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the same project.
-Our definitions make its command shorter too, as they keep the collector of garbage from what is loaded; Dagster's floor
-is the same without that.
+Every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the same project
+([`-m empty_asset`](../benchmarks/peers/empty_asset.py)). Our definitions make its command shorter too, as they keep the
+collector of garbage from what is loaded; "collector not spared" is the same without that
+([`-m empty_plain`](../benchmarks/peers/empty_plain.py)); and there is an empty asset in a project of its own
+([`-m empty_project`](../benchmarks/peers/empty_project.py)). Ours is `-m calls_assets.definitions --select "*"` with a
+partition or a range; within one process all are run by [`in_process.py`](../benchmarks/peers/in_process.py).
+
 A sweep is everything: raw records, deliveries, seven tables, agents, marts, catalogue and the report of the day, with
 all asset checks. The day is under way, in a zone in which it is late in the evening; it has 2,000 calls, and each sweep
-with new calls finds 200 more of it. The range is 30 days without anything to do, in one run. The server answers at
-once.
+with new calls finds 200 more of it. The server answers at once. Within one process: the same jobs again and again,
+after one of each, so that nothing is to be loaded any more.
+
+A range is 30 days in one run, of 300 calls each: a backfill that has all of them to fetch, and the same with nothing to
+do.
 
 An event: one materialization of a partition, stored in Dagster's own SQLite storage and in ours, which keeps its
 connections open; in one process, in turn.
@@ -16,12 +23,14 @@ connections open; in one process, in turn.
 From the tick: `dagster dev` with the shipped dagster.yaml, on the simulator, of which new calls come all the time. The
 sensor `new_call_ids` looks every five seconds. Measured from the beginning of a tick that saw a call to the moment at
 which today's `calls` was replaced, and to the end of its run; the first run, which also loads what the others are
-forked from, is left out. Beside it the same with run workers as Dagster starts them, and an empty asset in a project
-that is loaded and has a sensor that always asks for a run.
+forked from, is left out. Beside it the same with run workers as Dagster starts them
+([`spawned_runs.py`](../benchmarks/peers/spawned_runs.py)), and an empty asset in a project that is loaded and has a
+sensor that always asks for a run ([`empty_runs.py`](../benchmarks/peers/empty_runs.py)).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -47,7 +56,7 @@ from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
 ROUNDS = 1 if QUICK else int(os.environ.get("ROUNDS", "5"))
 CALLS = 2_000
 NEW = 200
-RANGE_DAYS = 30
+RANGE_DAYS, CALLS_OF_A_DAY = 30, 300
 WATCHED_SECONDS = 60
 EVENTS = 200
 FLOOR = "empty asset in the same project"
@@ -98,13 +107,14 @@ def main() -> None:
     try:
         zone = zone_at(23)
         today = datetime.now(zone).date()
-        with run_server(CALLS + NEW * (ROUNDS + 1), "--day", str(today), "--zone", zone.key) as server:
+        with run_server(CALLS + NEW * (2 * ROUNDS + 1), "--day", str(today), "--zone", zone.key) as server:
             environment = make_environment(root, server.url) | {
                 "CALLS_TIMEZONE": zone.key,
                 "CALLS_START_DATE": str(today - timedelta(days=RANGE_DAYS - 1)),
             }
             measure_commands(server, environment, today)
-            measure_range(environment, today)
+            measure_in_process(environment, today, CALLS + NEW * ROUNDS)
+        measure_backfill(root)
         measure_events(root)
         measure_ticks(root / "dev")
     finally:
@@ -153,15 +163,47 @@ def measure_commands(server: Server, environment: Mapping[str, str], day: date) 
     report("a sweep of a day as a command", runs)
 
 
-def measure_range(environment: Mapping[str, str], day: date) -> None:
-    """Thirty days in one run, when all of it is done."""
-    first = day - timedelta(days=RANGE_DAYS - 1)
-    sweep = ("-m", "calls_assets.definitions", "--select", "*", "--partition-range", f"{first}...{day}")
-    materialize(environment, *sweep)
-    runs: dict[str, list[Run]] = {f"{OURS}, {RANGE_DAYS} days": [], FLOOR: []}
-    for _ in range(1 if QUICK else 3):
-        runs[FLOOR].append(materialize(environment, "-m", "empty_asset", "--select", "empty"))
-        runs[f"{OURS}, {RANGE_DAYS} days"].append(materialize(environment, *sweep))
+def measure_in_process(environment: Mapping[str, str], day: date, calls: int) -> None:
+    """The same within one process, which is warm."""
+    command = [sys.executable, str(PEERS / "in_process.py"), str(day), str(calls), str(NEW), str(ROUNDS)]
+    done = subprocess.run(
+        command, env=dict(environment), cwd=environment["DAGSTER_HOME"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    found: dict[str, list[list[float]]] = json.loads(done.stdout)
+    names = {"empty": FLOOR, "idle": IDLE, "busy": BUSY}
+    report(
+        "a sweep of a day within one process",
+        {names[name]: [Run(*run) for run in runs] for name, runs in found.items()},
+    )
+
+
+def measure_backfill(root: Path) -> None:
+    """Thirty days in one run, when all is to be fetched, and when all is done."""
+    backfill, idle = (f"{OURS}, {RANGE_DAYS} days, {what}" for what in ("all to fetch", "nothing to do"))
+    runs: dict[str, list[Run]] = {backfill: [], idle: [], FLOOR: []}
+    zone = zone_at(23)
+    today = datetime.now(zone).date()
+    first = today - timedelta(days=RANGE_DAYS - 1)
+    sweep = ("-m", "calls_assets.definitions", "--select", "*", "--partition-range", f"{first}...{today}")
+    options = ("--day", str(today), "--days", str(RANGE_DAYS), "--zone", zone.key)
+    with run_server(CALLS_OF_A_DAY * RANGE_DAYS, *options) as server:
+        for number in range(1 if QUICK else 3):
+            place = root / f"backfill {number}"
+            place.mkdir()
+            environment = make_environment(place, server.url) | {
+                "CALLS_TIMEZONE": zone.key,
+                "CALLS_START_DATE": str(first),
+            }
+            for _ in range(2):  # the first makes Dagster's databases
+                floor = materialize(environment, "-m", "empty_asset", "--select", "empty")
+            runs[FLOOR].append(floor)
+            server.configure({})
+            runs[backfill].append(materialize(environment, *sweep))
+            if server.stats()["calls"] < 0.8 * CALLS_OF_A_DAY * RANGE_DAYS:
+                sys.exit("the calls of the range were not found")
+            runs[idle].append(materialize(environment, *sweep))
     report("a range in one run", runs)
 
 
