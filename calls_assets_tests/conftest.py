@@ -60,15 +60,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     By pytest-cov's mark `no_cover` it would go on in processes of pytest-xdist, which have two collectors (7.1).
     """
     place = item.path.relative_to(Path(__file__).parent).as_posix()
-    if not item.config.pluginmanager.hasplugin("_cov") or not place.startswith(UNCOVERED):
-        return (yield)  # without it a trace may be a debugger's
-    with untraced():
+    if not place.startswith(UNCOVERED):
+        return (yield)
+    with unmeasured(item.config):
         return (yield)
 
 
 @contextmanager
-def untraced() -> Iterator[None]:
-    """Suspends the measuring of coverage, and a debugger, in this thread and in those that begin meanwhile."""
+def unmeasured(config: pytest.Config) -> Iterator[None]:
+    """Suspends the measuring of coverage, in this thread and in those that begin meanwhile."""
+    if not config.pluginmanager.hasplugin("_cov"):  # a trace may be a debugger's
+        yield
+        return
     trace, trace_of_threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
     threading.settrace(None)
@@ -104,14 +107,14 @@ def deal(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
 
 
 @pytest.fixture(scope="session")
-def finished_lake(tmp_path_factory: pytest.TempPathFactory) -> FinishedLake:
+def finished_lake(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> FinishedLake:
     """Gives sixty days of tables and marts, to all workers the same; not to be written to."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     with FileLock(shared / "finished.lock"):
         if not (shared / "finished").exists():
-            with untraced():  # whoever comes first waits for it, and others for them
+            with unmeasured(pytestconfig):  # whoever comes first waits for it, and others for them
                 make_lake(shared / "sixty-days/data")
             (shared / "finished").touch()
     return open_lake(shared / "sixty-days/data")
