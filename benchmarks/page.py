@@ -275,8 +275,9 @@ def _draw_lines(lines: Sequence[Line], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=", ".join(pair))
         values = sorted(line["x"] for line in lines)
         if values[0] > 0 and values[-1] / values[0] >= 50:
-            axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+            axes.loglog()  # what grows in proportion is as steep as the diagonal of the decades
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(lines[0].get("x_label", "x"))
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
