@@ -100,6 +100,8 @@ class Knowledge:
         self._bounds: dict[date, tuple[int, int]] = {}
         self._starts: dict[int, int] = {}
         self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+        self._unsorted: list[int] = []
+        """Calls that `_sorted`, unless None, does not have yet."""
 
     @classmethod
     def of_days(cls, lake: Lake, days: Iterable[date], timezone: ZoneInfo) -> Knowledge:
@@ -216,8 +218,12 @@ class Knowledge:
         if held is None or state.read_us > held.read_us or (state.read_us == held.read_us and self._is_home(state)):
             self.known[id_] = state
             if state.kind is Kind.CALL:
+                known_us = self._starts.get(id_)
+                if known_us is None:
+                    self._unsorted.append(id_)
+                elif known_us != state.started_us:
+                    self._sorted = None
                 self._starts[id_] = state.started_us
-                self._sorted = None
             elif self._starts.pop(id_, None) is not None:
                 self._sorted = None
 
@@ -239,6 +245,13 @@ class Knowledge:
             starts = np.fromiter(self._starts.values(), dtype=np.int64, count=count)
             order = np.argsort(ids)
             self._sorted = (ids[order], starts[order])
+        elif self._unsorted:
+            self._unsorted.sort()
+            ids, starts = self._sorted
+            places = ids.searchsorted(self._unsorted)
+            added_us = [self._starts[id_] for id_ in self._unsorted]
+            self._sorted = (np.insert(ids, places, self._unsorted), np.insert(starts, places, added_us))
+        self._unsorted.clear()
         return self._sorted
 
     def split(self, boundary_us: int) -> tuple[int, int | None]:

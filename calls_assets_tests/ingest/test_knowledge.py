@@ -8,11 +8,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_assets.ingest.knowledge import Kind, Knowledge, day_of, to_us
+from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, to_us
 from calls_assets.ingest.plan import SweepOptions, due_ids, is_due
 from calls_assets.lake.schemas import INDEX
 
@@ -75,6 +77,58 @@ def test_the_index_is_known_alike_at_once_in_two_parts_and_row_by_row(found: lis
     whole = load(index)
     assert describe(whole) == describe(load(*split(index)))
     assert describe(load(index.slice(0, cut), index.slice(cut))) == describe(load(*split(index)))
+
+
+@given(rows, st.sets(st.integers(0, 30)))
+def test_calls_are_in_order_whenever_they_are_asked_for(found: list[dict[str, Any]], asked_after: set[int]) -> None:
+    """Calls come, start otherwise, are missing again, and are looked at in between."""
+    knowledge = Knowledge(ZONE)
+    for number, row in enumerate(found):
+        is_call = row["http_status"] == 200 and row["started_at"] is not None
+        started_us = to_us(row["started_at"]) if is_call else 0
+        kind = Kind.CALL if is_call else Kind.MISSING
+        knowledge.add(row["call_id"], Known(kind, started_us, True, to_us(row["read_at"]), row["day"]))
+        if number in asked_after or number == len(found) - 1:
+            ids, starts = (array.tolist() for array in knowledge.calls())
+            known = sorted(knowledge.known.items())
+            assert list(zip(ids, starts, strict=True)) == [
+                (id_, state.started_us) for id_, state in known if state.kind is Kind.CALL
+            ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "started_us", "expected"), [(Kind.CALL, 70, [(1, 70), (2, 20)]), (Kind.MISSING, 0, [(2, 20)])]
+)
+def test_calls_that_start_otherwise_or_are_gone_are_sorted_anew(
+    kind: Kind, started_us: int, expected: list[tuple[int, int]]
+) -> None:
+    """Also beside one that is new."""
+    knowledge = Knowledge(ZONE)
+    knowledge.add(1, Known(Kind.CALL, 10, False, 100, FIRST))
+    knowledge.calls()
+    knowledge.add(2, Known(Kind.CALL, 20, False, 100, FIRST))
+    knowledge.add(1, Known(kind, started_us, False, 200, FIRST))
+    ids, starts = knowledge.calls()
+    assert list(zip(ids.tolist(), starts.tolist(), strict=True)) == expected
+
+
+def test_a_new_call_and_a_call_read_again_are_no_reason_to_sort_all_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a day of a million calls that would take seconds, many times in a sweep."""
+    knowledge = Knowledge(ZONE)
+    for id_ in (1, 3, 5):
+        knowledge.add(id_, Known(Kind.CALL, 10 * id_, False, 100, FIRST))
+    knowledge.calls()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("sorted anew")
+
+    monkeypatch.setattr(np, "argsort", refuse)
+    knowledge.add(3, Known(Kind.CALL, 30, True, 200, FIRST))
+    knowledge.add(6, Known(Kind.CALL, 60, True, 200, FIRST))
+    knowledge.add(2, Known(Kind.CALL, 20, True, 200, FIRST))
+    ids, starts = knowledge.calls()
+    assert ids.tolist() == [1, 2, 3, 5, 6]
+    assert starts.tolist() == [10, 20, 30, 50, 60]
 
 
 @given(rows)
