@@ -24,7 +24,7 @@ import pytest
 from calls_assets.api import CallsClient, ClientConfig
 from calls_assets.collector import hold_collector
 from calls_assets.derive import publish_day
-from calls_assets.ingest import count_overdue, coverage, sweep
+from calls_assets.ingest import coverage, due_days, sweep
 from calls_assets.lake import Lake, Read
 from calls_assets.lake.storage import LocalStorage
 from calls_assets_tests.derive.versions import SAMPLE
@@ -119,7 +119,7 @@ def test_function_calls_of_accounting_for_a_day(tmp_path: Path) -> None:
         lake = Lake.open(tmp_path / str(calls))
         sweep_day(lake, vendor_of(calls))
         accounting[calls] = count_calls(partial(next, coverage(lake, [DAY], ZONE)))
-        look = partial(count_overdue, lake, [DAY], now=NEXT_MONTH, options=options_in(ZONE))
+        look = partial(due_days, lake, now=NEXT_MONTH, options=options_in(ZONE))
         looking[calls] = count_calls(look)
     for name, spent in (("accounting for ids", accounting), ("looking for due reads", looking)):
         check(f"function calls of {name}, by call", (spent[LARGE] - spent[SMALL]) / (LARGE - SMALL))

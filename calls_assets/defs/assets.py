@@ -15,7 +15,6 @@ from pydantic import Field
 
 from calls_assets.api import PermanentError, loop
 from calls_assets.defs.checks import (
-    OVERDUE_AFTER,
     build_record_checks,
     build_table_checks,
     check_records,
@@ -34,7 +33,6 @@ from calls_assets.ingest import (
     SweepFailedError,
     SweepReport,
     Wanted,
-    count_overdue,
     group_waiting,
     list_wanted,
     settle_waiting,
@@ -242,10 +240,8 @@ def _sweep_days(
         yield from _publish_from_outside(context, lake, api, partitions, sorted({*days, *lake.stale_days()}))
         raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
     yield dg.MaterializeResult(asset_key="call_records")
-    overdue = count_overdue(lake, done, now=api.now() - OVERDUE_AFTER, options=api.options)
-    yield from report_checks(
-        context, ((day, outcome) for day in done for outcome in check_records(report.coverage[day], overdue[day]))
-    )
+    checked = {day: check_records(report.coverage[day], report.overdue[day]) for day in done}
+    yield from report_checks(context, ((day, outcome) for day in done for outcome in checked[day]))
 
 
 def _land_events(context: dg.AssetExecutionContext, api: CallsApi, store: LakeStore) -> _Events:

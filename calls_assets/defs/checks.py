@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -17,9 +17,6 @@ from calls_assets.defs.metadata import list_ranges
 from calls_assets.derive import count_doubles, count_orphans
 from calls_assets.ingest import MAX_GAP, MAX_HOLE, Coverage
 from calls_assets.lake import DAILY_TABLES, Lake, LakeError
-
-OVERDUE_AFTER = timedelta(days=1)
-"""The nightly schedule reads what is due within a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ def check_records(coverage: Coverage, overdue: int) -> list[CheckOutcome]:
 
     Args:
         coverage: How the day's ids are accounted for.
-        overdue: Reads of the day that were due `OVERDUE_AFTER` ago.
+        overdue: Reads of the day that have been due for more than a day.
     """
     outcomes = [
         (

@@ -5,7 +5,7 @@ lake already says, `plan` the pure rules, `locate` the search over the API, `cov
 """
 
 from calls_assets.ingest.coverage import MAX_GAP, MAX_HOLE, Coverage, coverage
-from calls_assets.ingest.plan import SweepOptions, count_overdue, due_days
+from calls_assets.ingest.plan import SweepOptions, due_days
 from calls_assets.ingest.sweep import (
     CallSource,
     PlanReport,
@@ -28,7 +28,6 @@ __all__ = [
     "SweepOptions",
     "SweepReport",
     "Wanted",
-    "count_overdue",
     "coverage",
     "due_days",
     "group_waiting",

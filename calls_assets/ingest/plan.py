@@ -5,19 +5,21 @@ What belongs here: functions of (state, clock, settings). What stays out: storag
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+import numpy as np
 
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, group_days, to_us
 from calls_assets.lake import Lake, Published
 from calls_assets.settings import Settings
 
-_MINUTE_US = 60_000_000
-_FIRST_LOOK_US = 5 * _MINUTE_US
+OVERDUE_AFTER = timedelta(days=1)
+"""A read that has been due for longer is overdue: the nightly schedule reads what is due within a day."""
+_FIRST_LOOK_US = 5 * 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,27 +61,31 @@ class SweepOptions:
 
 def passed_rung(anchor_us: int, read_us: int, now_us: int, rungs_us: tuple[int, ...]) -> bool:
     """Tells whether something that began at `anchor_us` has passed a rung since it was read."""
-    for rung_us in rungs_us:  # noqa: SIM110 - any() takes twice as long, and this is asked of every id
-        if read_us < anchor_us + rung_us <= now_us:
-            return True
-    return False
+    return any(read_us < anchor_us + rung_us <= now_us for rung_us in rungs_us)
 
 
-def is_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: tuple[int, ...]) -> bool:
-    """Tells whether a known id is to be read again.
+def _are_calls_due(
+    started_us: np.ndarray, is_ended: np.ndarray, read_us: np.ndarray, now_us: int, rungs_us: tuple[int, ...]
+) -> np.ndarray:
+    """Tells which calls are to be read again: by column, as a day may have a million.
 
-    A call that has not ended is read again at an age of five minutes, and then whenever its age has quadrupled, until
-    its last rung; everything else when it has passed a rung. A missing or quarantined id takes its age from
-    the call before it, and is due at once when it was asked for before its time: when a later id began after that.
+    A call is when it has passed a rung since it was read. One that has not ended is at an age of five minutes too, and
+    then whenever its age has quadrupled, until its last rung.
     """
-    if state.kind is Kind.CALL:
-        if passed_rung(state.started_us, state.read_us, now_us, rungs_us):
-            return True
-        if state.is_ended or now_us > state.started_us + rungs_us[-1]:
-            return False
-        age_at_read_us = state.read_us - state.started_us
-        is_older = now_us - state.started_us >= max(_FIRST_LOOK_US, 4 * age_at_read_us)
-        return is_older and now_us - state.read_us >= _MINUTE_US
+    is_due = np.zeros(len(started_us), dtype=bool)
+    for rung_us in rungs_us:
+        is_due |= (read_us < started_us + rung_us) & (started_us + rung_us <= now_us)
+    is_older = now_us - started_us >= np.maximum(_FIRST_LOOK_US, 4 * (read_us - started_us))
+    is_due |= ~is_ended & (now_us <= started_us + rungs_us[-1]) & is_older
+    return is_due
+
+
+def _is_other_due(id_: int, state: Known, knowledge: Knowledge, now_us: int, rungs_us: tuple[int, ...]) -> bool:
+    """Tells whether a missing or quarantined id is to be read again.
+
+    It takes its age from the call before it, and is due when it has passed a rung, and at once when it was asked for
+    before its time: when a later id began after that.
+    """
     before_us, after_us = knowledge.neighbours_us(id_)
     if state.kind is Kind.MISSING and after_us is None:
         return False  # beyond the frontier: nothing to find there yet, the frontier probe looks
@@ -99,8 +105,8 @@ def due_ids(
     options: SweepOptions,
     span: tuple[int, int] = (1, 0),
     reread_final: bool = False,
-) -> Iterator[int]:
-    """Yields the known ids of the days that are to be read again, all of them with `reread_final`.
+) -> list[int]:
+    """Lists the known ids of the days that are to be read again, rising; all of them with `reread_final`.
 
     Args:
         knowledge: What is known.
@@ -110,19 +116,36 @@ def due_ids(
         span: Ids between these two are the days' too, unless they are known as calls of another day.
         reread_final: Whether calls are read again that are final.
     """
+    if not knowledge.known:
+        return []
     now_us, rungs = to_us(now), options.rungs_us
     edges = [
         day_start_us(day, options.timezone)
         for group in group_days(sorted(days))
         for day in (group[0], group[-1] + timedelta(days=1))
     ]
-    for id_, state in sorted(knowledge.known.items()):
-        if state.kind is Kind.CALL:
-            is_here = bisect_right(edges, state.started_us) % 2 == 1
-        else:
-            is_here = state.day in days or span[0] <= id_ <= span[1]
-        if is_here and (reread_final or is_due(id_, state, knowledge, now_us, rungs)):
-            yield id_
+    states = list(knowledge.known.values())
+    kinds, started, ended, read, _ = zip(*states, strict=True)
+    ids = np.fromiter(knowledge.known, np.int64, len(states))
+    started_us = np.array(started, np.int64)
+    is_call = np.array(kinds, np.int8) == Kind.CALL
+    chosen = is_call & (np.searchsorted(edges, started_us, side="right") % 2 == 1)
+    if not reread_final:
+        chosen &= _are_calls_due(started_us, np.array(ended, bool), np.array(read, np.int64), now_us, rungs)
+    for place in np.flatnonzero(~is_call).tolist():
+        id_, state = ids[place].item(), states[place]
+        if state.day in days or span[0] <= id_ <= span[1]:
+            chosen[place] = reread_final or _is_other_due(id_, state, knowledge, now_us, rungs)
+    due: list[int] = np.sort(ids[chosen]).tolist()
+    return due
+
+
+def count_due(knowledge: Knowledge, days: Sequence[date], *, now: datetime, options: SweepOptions) -> Counter[date]:
+    """Counts the known ids of rising days that are to be read again at an instant, by day."""
+    states = (knowledge.known[id_] for id_ in due_ids(knowledge, days, now=now, options=options))
+    return Counter(
+        day_of(state.started_us, options.timezone) if state.kind is Kind.CALL else state.day for state in states
+    )
 
 
 def due_days(lake: Lake, *, now: datetime, options: SweepOptions) -> list[date]:
@@ -134,13 +157,11 @@ def due_days(lake: Lake, *, now: datetime, options: SweepOptions) -> list[date]:
     open_days = [
         day for day, keys in sorted(lake.raw_keys().items()) if not _is_settled(published.get(day), keys, day, options)
     ]
-    return sorted(_count_due(lake, open_days, now, options))
-
-
-def count_overdue(lake: Lake, days: Sequence[date], *, now: datetime, options: SweepOptions) -> Counter[date]:
-    """Counts, by day, the reads of rising days that are due at an instant; none of days that `due_days` skips."""
-    open_days = [day for day in days if not _is_settled(lake.published_day(day), lake.raw_keys_of(day), day, options)]
-    return _count_due(lake, open_days, now, options)
+    found: set[date] = set()
+    for group in group_days(open_days):
+        knowledge = Knowledge.of_days(lake, group, options.timezone)
+        found.update(count_due(knowledge, group, now=now, options=options))
+    return sorted(found)
 
 
 def _is_settled(mark: Published | None, raw_keys: Collection[str], day: date, options: SweepOptions) -> bool:
@@ -149,13 +170,3 @@ def _is_settled(mark: Published | None, raw_keys: Collection[str], day: date, op
         return False
     last_rung_us = day_start_us(day + timedelta(days=1), options.timezone) + options.rungs_us[-1]
     return to_us(mark.settled_at) >= last_rung_us
-
-
-def _count_due(lake: Lake, days: Sequence[date], now: datetime, options: SweepOptions) -> Counter[date]:
-    counts: Counter[date] = Counter()
-    for group in group_days(days):
-        knowledge = Knowledge.of_days(lake, group, options.timezone)
-        for id_ in due_ids(knowledge, group, now=now, options=options):
-            state = knowledge.known[id_]
-            counts[day_of(state.started_us, options.timezone) if state.kind is Kind.CALL else state.day] += 1
-    return counts

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from calls_assets.collector import hold_collector, spare_more
 from calls_assets.ingest.coverage import DISORDER, Coverage, account_for, coverage_of, to_ranges
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, day_start_us, group_days, to_us
 from calls_assets.ingest.locate import Locator, first_ids, frontier_ids
-from calls_assets.ingest.plan import SweepOptions, due_ids
+from calls_assets.ingest.plan import OVERDUE_AFTER, SweepOptions, count_due, due_ids
 from calls_assets.lake import CorruptFileError, Lake, Read, Segment
 
 LAND_EVERY_ANSWERS = 2_000
@@ -81,6 +82,7 @@ class SweepReport:
         failed_ids: Ids without an answer, those the API refused too, rising.
         seconds: Duration.
         coverage: The accounting of each day.
+        overdue: Reads of each of these days that have been due for more than a day, and were not made.
     """
 
     days: tuple[date, ...]
@@ -94,6 +96,7 @@ class SweepReport:
     failed_ids: tuple[int, ...]
     seconds: float
     coverage: dict[date, Coverage]
+    overdue: dict[date, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +364,7 @@ class _Sweep:
         self._checking = asyncio.Lock()
         self._landed = self._missing = self._quarantined = 0
         self._coverage: dict[date, Coverage] = {}
+        self._overdue: Counter[date] = Counter()
 
     async def run_wanted(self, wanted: Mapping[int, Wanted], days: list[date]) -> None:
         """Asks for ids that somebody named and that were not read since."""
@@ -370,7 +374,7 @@ class _Sweep:
         self.knowledge = Knowledge(self._options.timezone)
         self._segments = self._lake.segments()
         for first, last in to_ranges(sorted(wanted)):
-            await asyncio.to_thread(self.knowledge.load_range, self._lake, self._segments, first, last)
+            self.knowledge.load_range(self._lake, self._segments, first, last)
         known = self.knowledge.known
         await self._fetch(id_ for id_ in wanted if id_ not in known or known[id_].read_us < to_us(wanted[id_].since))
         await self.land()
@@ -389,8 +393,8 @@ class _Sweep:
         if found:
             first, last = await self._widen(days, first, last)
         # Ids that were asked for before their time (no call, and a later id has begun since) are due now.
-        late = [id_ for id_ in self._due(days, (first, last)) if id_ not in again]
-        await self._fetch([id_ for id_ in late if known[id_].kind is not Kind.CALL])
+        late = self._due(days, (first, last))
+        await self._fetch([id_ for id_ in late if id_ not in again and known[id_].kind is not Kind.CALL])
         # One more round for the ids that failed or were answered with something else: what hindered single ones has
         # probably passed, and old days have no next rung.
         second_round = (self._failed - failed_before - self._refused) | self._doubtful
@@ -406,6 +410,7 @@ class _Sweep:
             else:
                 found_here = coverage_of(self.knowledge, day).without_scan()
             self._coverage[day] = found_here
+        self._overdue += count_due(self.knowledge, days, now=self._now() - OVERDUE_AFTER, options=self._options)
 
     async def locate(self, days: list[date], *, wide: bool, is_plan: bool) -> tuple[int, int] | None:
         """Finds the id range of consecutive days; None when the account has none or may not be scanned.
@@ -414,7 +419,7 @@ class _Sweep:
         """
         self._days = days
         zone = self._options.timezone
-        self.knowledge = await asyncio.to_thread(Knowledge.of_days, self._lake, days, zone)
+        self.knowledge = Knowledge.of_days(self._lake, days, zone)  # nothing is under way that would wait
         self._segments = self._lake.segments()
         await self._copy_strays(set(days))
         if not self._options.id_scan:
@@ -443,7 +448,7 @@ class _Sweep:
             await locator.advance_frontier(end, wide=wide or end <= to_us(self._now()))
             found = await locator.find_range(begin, end)
         if found:
-            await asyncio.to_thread(self.knowledge.load_range, self._lake, self._segments, *found)
+            self.knowledge.load_range(self._lake, self._segments, *found)
         return found
 
     @asynccontextmanager
@@ -491,7 +496,7 @@ class _Sweep:
             await asyncio.to_thread(self._lake.copy_reads, ids, source, target)
             self._touched.add(target)
 
-    def _due(self, days: list[date], span: tuple[int, int], *, reread_final: bool = False) -> Iterator[int]:
+    def _due(self, days: list[date], span: tuple[int, int], *, reread_final: bool = False) -> list[int]:
         return due_ids(
             self.knowledge, set(days), now=self._now(), options=self._options, span=span, reread_final=reread_final
         )
@@ -802,4 +807,5 @@ class _Sweep:
             failed_ids=tuple(sorted(self._failed)),
             seconds=time.monotonic() - self._began,
             coverage=dict(self._coverage),
+            overdue={day: self._overdue[day] for day in self._coverage},
         )

@@ -15,7 +15,9 @@ import dagster as dg
 import duckdb
 import pytest
 
+from calls_assets.defs.checks import check_records
 from calls_assets.derive import derive_day
+from calls_assets.ingest import coverage
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake, Read
 from calls_assets.settings import Settings
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
@@ -306,6 +308,16 @@ def test_a_quarantined_answer_is_counted_and_left_out(
     assert ran.success
     assert ran.failed_checks == {("quarantine_is_empty", TUESDAY.isoformat())}
     assert 125 not in shown_calls(settings, TUESDAY)
+
+
+def test_reads_that_were_not_made_are_reported(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """As a warning, with their number."""
+    assert run(settings, instance, TUESDAY).success
+    (found,) = coverage(Lake.open(settings.data_dir), [TUESDAY], settings.timezone)
+    assert all(outcome.passed for outcome in check_records(found, 0))
+    (failed,) = (outcome for outcome in check_records(found, 2) if not outcome.passed)
+    assert (failed.name, failed.severity) == ("nothing_is_overdue", dg.AssetCheckSeverity.WARN)
+    assert (failed.description, failed.metadata) == ("2 reads are overdue", {"overdue": 2})
 
 
 def damage(settings: Settings, key: str) -> bytes:

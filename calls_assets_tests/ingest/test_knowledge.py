@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_assets.ingest.knowledge import Kind, Knowledge, Known, day_of, to_us
-from calls_assets.ingest.plan import SweepOptions, due_ids, is_due
+from calls_assets.ingest.plan import SweepOptions, count_due, due_ids
 from calls_assets.lake.schemas import INDEX
 
 ZONE = ZoneInfo("America/New_York")
@@ -146,17 +146,68 @@ def test_strays_are_the_ids_of_several_days_and_those_away_from_home(found: list
     assert strays == sorted(away | {id_ for id_, count in places.items() if count > 1})
 
 
-@given(rows, st.integers(0, 130), st.sets(st.integers(0, 3), min_size=1))
-def test_due_ids_are_those_of_the_days_that_are_due(found: list[dict[str, Any]], hours: int, offsets: set[int]) -> None:
+def is_due(id_: int, state: Known, known: dict[int, Known], now_us: int) -> bool:
+    """The rules of re-reading in words of one id, as docs and ADRs have them."""
+    rungs_us = [rung // timedelta(microseconds=1) for rung in RUNGS]
+    minute_us = 60_000_000
+
+    def has_passed_a_rung(anchor_us: int) -> bool:
+        return any(state.read_us < anchor_us + rung_us <= now_us for rung_us in rungs_us)
+
+    if state.kind is Kind.CALL:
+        age_us, age_at_read_us = now_us - state.started_us, state.read_us - state.started_us
+        is_under_way = not state.is_ended and age_us <= rungs_us[-1]
+        is_time = age_us >= 5 * minute_us and age_us >= 4 * age_at_read_us
+        return has_passed_a_rung(state.started_us) or (is_under_way and is_time)
+    starts = {other: held.started_us for other, held in known.items() if held.kind is Kind.CALL}
+    before_us = starts[max(below)] if (below := [other for other in starts if other < id_]) else None
+    after_us = starts[min(above)] if (above := [other for other in starts if other > id_]) else None
+    if after_us is not None and state.read_us <= after_us:
+        return now_us > state.read_us
+    if after_us is None and state.kind is Kind.MISSING:
+        return False
+    day_after = state.day + timedelta(days=1)
+    return has_passed_a_rung(
+        before_us
+        if before_us is not None
+        else to_us(datetime(day_after.year, day_after.month, day_after.day, tzinfo=ZONE).astimezone(UTC))
+    )
+
+
+@given(rows, st.integers(0, 130 * 60), st.sets(st.integers(0, 3), min_size=1), st.booleans())
+def test_due_ids_are_those_of_the_days_that_are_due(
+    found: list[dict[str, Any]], minutes: int, offsets: set[int], reread_final: bool
+) -> None:
     """A call belongs to the local day it starts in, another answer to the day it is stored in."""
     knowledge = load(pa.Table.from_pylist(found, INDEX))
     days = {FIRST + timedelta(days=offset) for offset in offsets}
-    now = MIDNIGHT + timedelta(hours=hours)
+    now = MIDNIGHT + timedelta(minutes=minutes)
     options = SweepOptions(timezone=ZONE, reread_after=RUNGS)
+    day_of_id = {
+        id_: day_of(state.started_us, ZONE) if state.kind is Kind.CALL else state.day
+        for id_, state in knowledge.known.items()
+    }
     due = [
         id_
         for id_, state in sorted(knowledge.known.items())
-        if (day_of(state.started_us, ZONE) if state.kind is Kind.CALL else state.day) in days
-        and is_due(id_, state, knowledge, to_us(now), options.rungs_us)
+        if day_of_id[id_] in days and (reread_final or is_due(id_, state, knowledge.known, to_us(now)))
     ]
-    assert list(due_ids(knowledge, days, now=now, options=options)) == due
+    assert due_ids(knowledge, days, now=now, options=options, reread_final=reread_final) == due
+    if not reread_final:
+        assert count_due(knowledge, sorted(days), now=now, options=options) == Counter(day_of_id[id_] for id_ in due)
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_a_call_is_due_to_the_minute(is_ended: bool) -> None:
+    """Around five minutes, four times the age at which it was read, and the rungs."""
+    started_us, minute_us = to_us(MIDNIGHT), 60_000_000
+    minutes = [0, 1, 2, 4, 5, 6, 19, 20, 21, 59, 60, 61, 239, 240, 241, 1_439, 1_440, 1_441]
+    knowledge = Knowledge(ZONE)
+    for id_, read_after in enumerate(minutes):
+        state = Known(Kind.CALL, started_us, is_ended, started_us + read_after * minute_us, FIRST)
+        knowledge.add(id_, state)
+    options = SweepOptions(timezone=ZONE, reread_after=RUNGS)
+    for age in minutes:
+        now = MIDNIGHT + timedelta(minutes=age)
+        due = [id_ for id_, state in knowledge.known.items() if is_due(id_, state, knowledge.known, to_us(now))]
+        assert due_ids(knowledge, [FIRST], now=now, options=options) == due

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from calls_assets.api import Answer, RequestRefusedError, TransientError
 from calls_assets.derive import publish_day
-from calls_assets.ingest import SweepFailedError, count_overdue, coverage, due_days, make_plan, probe_new_calls
+from calls_assets.ingest import SweepFailedError, coverage, due_days, make_plan, probe_new_calls
 from calls_assets.lake import Lake, Read, StoredFile
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in, run_sweep, shown
 
@@ -188,6 +188,17 @@ def test_failed_ids_are_named_and_asked_for_next_time(tmp_path: Path) -> None:
     run_sweep(tmp_path, healthy, [DAY], UTC_ZONE)
     assert set(healthy.asked) == {101, 102, 500}
     assert next(coverage(Lake.open(tmp_path), [DAY], UTC_ZONE)).is_complete
+
+
+@pytest.mark.parametrize(("hours", "overdue"), [(24, 0), (48, 1), (300, 1)])
+def test_a_read_that_could_not_be_made_is_overdue_after_a_day(tmp_path: Path, hours: int, overdue: int) -> None:
+    """It is due at an age of a day; the others were read."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n / 100)) for n in range(100)]
+    run_sweep(tmp_path, ModelVendor(calls, MORNING + timedelta(hours=23)), [DAY], UTC_ZONE)
+    vendor = ModelVendor(calls, MORNING + timedelta(hours=hours, minutes=1), fails=frozenset({50}))
+    report = run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    assert report.failed_ids == (50,)
+    assert report.overdue == {DAY: overdue}
 
 
 class HoldingVendor(ModelVendor):
@@ -370,7 +381,7 @@ def test_reread_final_asks_again_for_every_call_of_the_days(tmp_path: Path) -> N
     assert shown(tmp_path, DAY, UTC_ZONE) == vendor.truth(DAY, UTC_ZONE)
 
 
-def test_a_settled_day_is_not_opened_to_count_what_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_settled_day_is_not_opened_to_look_for_what_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its mark says so, as long as its raw is that of the mark and no further age is asked for."""
     calls = [ModelCall(90 + n, MORNING, seconds=60) for n in range(5)]
     vendor = ModelVendor(calls, MORNING + timedelta(days=60))
@@ -384,17 +395,17 @@ def test_a_settled_day_is_not_opened_to_count_what_is_due(tmp_path: Path, monkey
         return read_index(lake, days)
 
     monkeypatch.setattr(Lake, "read_index", note)
-    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 0
+    assert due_days(lake, now=vendor.time, options=options) == []
     assert opened == [DAY]  # nothing says yet that it is settled
     publish_day(lake, DAY, timezone=UTC_ZONE, reread_after=RUNGS)
     opened.clear()
-    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 0
+    assert due_days(lake, now=vendor.time, options=options) == []
     assert opened == []
     later = replace(options, reread_after=(*options.reread_after, timedelta(days=90)))
-    assert count_overdue(lake, [DAY], now=vendor.time + timedelta(days=40), options=later)[DAY] >= len(calls)
+    assert due_days(lake, now=vendor.time + timedelta(days=40), options=later) == [DAY]
     lake.land(DAY, [Read(95, vendor.time, 404, None, None, None, None)])
     opened.clear()
-    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 0
+    assert due_days(lake, now=vendor.time, options=options) == []
     assert opened == [DAY]
 
 
@@ -419,6 +430,6 @@ def test_without_id_scan_only_ids_named_by_the_lake_are_asked(tmp_path: Path) ->
     vendor.time += timedelta(hours=2)
     vendor.asked.clear()
     lake, options = Lake.open(tmp_path), options_in(UTC_ZONE, id_scan=False)
-    assert count_overdue(lake, [DAY], now=vendor.time, options=options)[DAY] == 5
+    assert due_days(lake, now=vendor.time, options=options) == [DAY]
     asyncio.run(sweep_module.sweep(lake, vendor, [DAY], options=options, now=vendor.now, log=lambda _line: None))
     assert set(vendor.asked) == {call.id for call in calls}
