@@ -1,11 +1,12 @@
-"""How cost grows: the sensor's tick and a sweep of today, with days behind, calls of a day, new calls; and its files.
+"""How cost grows: a tick, a sweep of today and its tables, with days behind, calls of a day, new calls; and its files.
 
     python benchmarks/growth.py             # QUICK=1: less of both
 
 A lake with raw segments of so many days and so many calls a day is written, then an account in memory answers: what is
 measured is ours alone, as CPU seconds of this process. The sweep finds 200 calls more in today than the one before; or
-as many as said, in a day of 10,000. Files are counted after so many sweeps of a day that each found new calls: raw
-files if none were merged, and as runs leave them, which merge them after each sweep.
+as many as said, in a day of 10,000. The tables are made after each such sweep, as runs make them; "all calls" is the
+first time. Files are counted after so many sweeps of a day that each found new calls: raw files if none were merged,
+and as runs leave them, which merge them when the tables show them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from zoneinfo import ZoneInfo
 from harness import OURS, QUICK, emit
 
 from calls_assets.api import Answer, ClientStats
+from calls_assets.derive import publish_day
 from calls_assets.ingest import SweepOptions, sweep
 from calls_assets.ingest.sweep import probe_new_calls
 from calls_assets.lake import Lake, Read
@@ -79,7 +81,7 @@ class Account:
 
 
 def main() -> None:
-    """Prints the CPU milliseconds of ticks and sweeps."""
+    """Prints the CPU milliseconds of ticks, sweeps and tables."""
     for days in DAYS_BEHIND:
         measure(days, 1_000, "days behind", days)
     for calls in CALLS_A_DAY:
@@ -87,8 +89,10 @@ def main() -> None:
     for new in NEW_CALLS:
         with make_lake(3, 10_000, new * (ROUNDS + 2)) as (lake, account):
             asyncio.run(sweep_today(lake, account))
-            taken = [sweep_new(lake, account, new) for _ in range(ROUNDS)]
-            emit("growth with new calls", OURS, "sweep, CPU ms", taken, x=new, x_label="new calls")
+            make_tables(lake)
+            sweeps, tables = zip(*(run_new(lake, account, new) for _ in range(ROUNDS)), strict=True)
+            for metric, taken in (("sweep, CPU ms", sweeps), ("tables, CPU ms", tables)):
+                emit("growth with new calls", OURS, metric, taken, x=new, x_label="new calls")
     measure_files()
 
 
@@ -103,7 +107,11 @@ def measure(days: int, calls_a_day: int, axis: str, value: int) -> None:
         note = partial(emit, f"growth with {axis}", OURS, x=value, x_label=axis)
         note("tick, CPU ms", [cpu_of(tick()) for _ in range(ROUNDS)])
         note("sweep, nothing new, CPU ms", [cpu_of(sweep_today(lake, account)) for _ in range(ROUNDS)])
-        note(f"sweep, {NEW} new, CPU ms", [sweep_new(lake, account, NEW) for _ in range(ROUNDS)])
+        everything = make_tables(lake)
+        sweeps, tables = zip(*(run_new(lake, account, NEW) for _ in range(ROUNDS)), strict=True)
+        note(f"sweep, {NEW} new, CPU ms", sweeps)
+        note("tables, all calls, CPU ms", [everything])
+        note(f"tables, {NEW} new, CPU ms", tables)
 
 
 def measure_files() -> None:
@@ -111,7 +119,9 @@ def measure_files() -> None:
     for metric, is_merged in (("raw files, never merged", False), ("raw files, merged as by runs", True)):
         with make_lake(3, 1_000, 20 * SWEEPS_A_DAY[-1]) as (lake, account):
             for number in range(1, SWEEPS_A_DAY[-1] + 1):
-                sweep_new(lake, account, 20, is_merged=is_merged)
+                sweep_new(lake, account, 20)
+                if is_merged:
+                    lake.compact(TODAY)
                 if number in SWEEPS_A_DAY:
                     count = len(lake.segments(TODAY))
                     emit("files of a day", OURS, metric, [count], x=number, x_label="sweeps of the day")
@@ -137,15 +147,27 @@ async def sweep_today(lake: Lake, account: Account) -> None:
     await sweep(lake, account, [TODAY], options=OPTIONS, now=lambda: account.now, log=lambda _line: None)
 
 
-def sweep_new(lake: Lake, account: Account, count: int, *, is_merged: bool = True) -> float:
-    """Has new calls come, sweeps, compacts, as runs do; gives the CPU milliseconds of the sweep."""
+def run_new(lake: Lake, account: Account, count: int) -> tuple[float, float]:
+    """Has new calls come and does what a run does; gives the CPU milliseconds of the sweep and of the tables."""
+    taken = sweep_new(lake, account, count), make_tables(lake)
+    lake.compact(TODAY)
+    return taken
+
+
+def make_tables(lake: Lake) -> float:
+    """Makes today's tables; gives the CPU milliseconds."""
+    before = time.process_time()
+    publish_day(lake, TODAY, timezone=ZONE, reread_after=OPTIONS.reread_after, unless_current=True)
+    return 1_000 * (time.process_time() - before)
+
+
+def sweep_new(lake: Lake, account: Account, count: int) -> float:
+    """Has new calls come, and sweeps; gives the CPU milliseconds."""
     account.highest += count
     account.now += timedelta(seconds=20)
     before = account.stats.requests
     taken = cpu_of(sweep_today(lake, account))
     assert account.stats.requests - before >= count
-    if is_merged:
-        lake.compact(TODAY)
     return taken
 
 

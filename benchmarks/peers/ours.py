@@ -1,4 +1,4 @@
-"""calls-assets: what a run of Dagster does for a day, without Dagster: sweep, compact, tables, checks.
+"""calls-assets: what a run of Dagster does for a day, without Dagster: sweep, tables, compact, checks.
 
 Every answer is landed durably (fsync) as it was sent, the payload contract is checked, retries and limiter are on,
 seven tables and the agents are made and read again by the checks. The ids are not given: the sweep finds them. pandas,
@@ -38,9 +38,9 @@ async def run() -> SweepReport:
 
 
 report = loop.run(run())
+published = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after, unless_current=True)
 for touched in sorted(report.touched_days):
     lake.compact(touched)
-published = publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after)
 publish_agents(lake)
 found = report.coverage[day]
 assert found.is_complete

@@ -25,7 +25,7 @@ from calls_assets.defs.marts import build_marts, publish_journeys_around, report
 from calls_assets.defs.metadata import describe_coverage, describe_sweep, describe_table
 from calls_assets.defs.partitions import to_days
 from calls_assets.defs.resources import CallsApi, LakeStore
-from calls_assets.defs.runs import is_sweep
+from calls_assets.defs.runs import assets_of, is_sweep
 from calls_assets.derive import publish_agents, publish_day
 from calls_assets.inbox import Inbox
 from calls_assets.ingest import (
@@ -223,8 +223,9 @@ def _sweep_days(
         # What it held was asked for again, as far as it belonged to the days of this run.
         if failure is None and api.settings.id_scan and any(f"call_date={day}/" in key for day in days):
             lake.set_aside(key)
-    for day in sorted(report.touched_days):
-        lake.compact(day)
+    has_tables = assets_of(context.run).issuperset(map(dg.AssetKey, DAILY_TABLES))
+    for day in sorted(report.touched_days.difference(days if has_tables and failure is None else ())):
+        _merge_raw(context, lake, day)
     if report.failed_ids:
         first = ", ".join(map(str, report.failed_ids[:10]))
         context.log.warning(f"{len(report.failed_ids)} ids had no answer, the next sweep asks for them: {first}")
@@ -237,7 +238,8 @@ def _sweep_days(
         elif report.coverage[day].is_complete:
             yield dg.AssetMaterialization("call_records", partition=day.isoformat(), metadata=metadata)
     if failure is not None:
-        yield from _publish_from_outside(context, lake, api, partitions, sorted({*days, *lake.stale_days()}))
+        # What is left of damaged days is not shown, so they are opened anew: that does not let damage pass.
+        yield from _publish_from_outside(context, store.open(), api, partitions, sorted({*days, *lake.stale_days()}))
         raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
     yield dg.MaterializeResult(asset_key="call_records")
     checked = {day: check_records(report.coverage[day], report.overdue[day]) for day in done}
@@ -284,6 +286,8 @@ def _publish_days(
             counts[day] = _publish(context, lake, api.settings, day, selected, unless_current=is_sweep(context.run))
         except LakeError as error:
             failures.append(_explain(error, day))
+        if is_sweep(context.run):
+            _merge_raw(context, lake, day)
     yield from _publish_from_outside(context, lake, api, partitions, stale)
     if failures:
         for day in days:
@@ -315,6 +319,14 @@ def _publish(
     return report.row_counts
 
 
+def _merge_raw(context: dg.AssetExecutionContext, lake: Lake, day: date) -> None:
+    """Merges a day's raw files when its tables show them: that can wait when it cannot be done."""
+    try:
+        lake.compact(day)
+    except LakeError as error:
+        context.log.warning(f"{day}: raw files are not merged: {error}")
+
+
 def _publish_from_outside(
     context: dg.AssetExecutionContext,
     lake: Lake,
@@ -332,6 +344,8 @@ def _publish_from_outside(
         except LakeError as error:
             context.log.warning(_explain(error, day))
             continue
+        if is_quick:
+            _merge_raw(context, lake, day)
         yield from report_marts({key: report for key, report in marts.items() if report.replaced}, partitions)
         if partitions.has_partition_key(day.isoformat()):
             for name in DAILY_TABLES:

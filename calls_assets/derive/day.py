@@ -6,7 +6,6 @@ of calls; what the versions' own columns tell (starts, days, how often and when 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,24 +69,10 @@ def derive_day(
             for name, batch in _make_batches(valid, is_here, chunk, newest_events, reread_after).items():
                 batches[name].append(batch)
     tables = {name: pa.Table.from_batches(batches[name], TABLES[name].schema) for name in DAILY_TABLES}
-    # The other tables are in order by construction: calls are taken by id, their children by position.
-    tables["calls"] = tables["calls"].sort_by([(name, "ascending") for name in TABLES["calls"].sort_by])
+    # The others are in order by construction: calls are taken by id, their children by position.
+    for name in ("calls", "call_changes"):
+        tables[name] = tables[name].sort_by([(column, "ascending") for column in TABLES[name].sort_by])
     return tables
-
-
-def identify_source(versions: pa.Table, events: pa.Table) -> str:
-    """Identifies what the tables of a day are derived from: of equal ones the tables are equal.
-
-    Ids that are missing or quarantined are not in it, nor is how raw is divided into files.
-
-    Args:
-        versions: As `derive_day` takes them.
-        events: As `derive_day` takes them, by call and reception.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for table in (_select_valid(versions.drop_columns(["payload"])), events):
-        digest.update(_one_batch(table).serialize())
-    return digest.hexdigest()
 
 
 def _select_valid(versions: pa.Table) -> pa.Table:

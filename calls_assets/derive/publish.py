@@ -6,19 +6,35 @@ What belongs here: the order of writing and the second look at raw. What stays o
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from calls_assets.derive.agents import derive_agents
-from calls_assets.derive.day import derive_day, identify_source
-from calls_assets.lake import DAILY_TABLES, TABLES, TABLES_PREFIX, CorruptFileError, Lake, LakeError, StoredFile
+from calls_assets.derive.day import derive_day
+from calls_assets.lake import (
+    DAILY_TABLES,
+    TABLES,
+    TABLES_PREFIX,
+    CorruptFileError,
+    Lake,
+    LakeError,
+    Published,
+    RawDay,
+    StoredFile,
+)
 from calls_assets.lake.recipe import make_recipe
 
 _ATTEMPTS = 20
 _CODE = ("calls_assets.derive", "calls_assets.api", "calls_assets.lake")
+_LIBRARIES = (pa.__version__, msgspec.__version__)
 _CALL_COLUMNS = ("call_id", "started_at", "agent_ids")
 _LEG_COLUMNS = ("call_id", "leg", "agent_id", "user_id", "alias", "sip", "started_at")
 
@@ -57,43 +73,107 @@ def publish_day(
         timezone: Zone of the days.
         reread_after: Ages at which calls are read again.
         names: The tables to write.
-        unless_current: Leave them as they are when they are whole and were made of the same answers in the same way.
+        unless_current: Keep what is whole and was made of the same answers in the same way: all tables, or the rows of
+            all calls of which there is nothing new.
 
     Raises:
         LakeError: Raw cannot be read or a table not written; tables written before stay.
     """
-    recipe = make_recipe(_CODE, timezone.key, reread_after, *(TABLES[name].schema for name in DAILY_TABLES))
-    shown = lake.published_day(day) if unless_current else None
-    if shown and shown.recipe != recipe:
-        shown = None
-    if shown and shown.segment_keys == lake.raw_keys_of(day):
-        counts = _count_rows(lake, day, names, shown.seals)
-        if counts is not None:
-            return PublishReport(day=day, row_counts=counts, replaced=frozenset())
+    schemas = (TABLES[name].schema for name in DAILY_TABLES)
+    recipe = make_recipe(_CODE, *_LIBRARIES, timezone.key, *_edges(day, timezone), reread_after, *schemas)
+    wanted = [name for name in DAILY_TABLES if name in names]
+    derive = partial(derive_day, day=day, timezone=timezone, reread_after=reread_after)
     replaced: set[str] = set()
     for _ in range(_ATTEMPTS):
-        seals = dict(shown.seals) if shown else {}
-        raw = lake.read_day(day)
-        source = identify_source(raw.versions, raw.events)
-        counts = _count_rows(lake, day, names, shown.seals) if shown and shown.source == source else None
-        if counts is None:
-            tables = derive_day(raw.versions, day, events=raw.events, timezone=timezone, reread_after=reread_after)
-            counts = {}
-            for name in (name for name in DAILY_TABLES if name in names):
-                is_replaced, seals[name] = lake.put_table(name, day, tables[name])
+        shown = lake.published_day(day) if unless_current else None
+        made = None
+        if shown and shown.recipe == recipe:
+            keys = lake.raw_keys_of(day)
+            if shown.segment_keys == keys:
+                counts = _count_rows(lake, day, wanted, shown.seals)
+                if counts is not None:
+                    return PublishReport(day=day, row_counts=counts, replaced=frozenset(replaced))
+            elif shown.segment_keys < keys:
+                made = _add_changed(lake, day, shown, wanted, derive)
+        if made is None:
+            raw = lake.read_day(day)
+            made = _Made(raw, derive(raw.versions, events=raw.events), {})
+        counts, seals = {}, {}
+        for name in wanted:
+            if name in made.kept:
+                counts[name], seals[name] = made.kept[name]
+            else:
+                counts[name] = len(made.tables[name])
+                is_replaced, seals[name] = lake.put_table(name, day, made.tables[name])
                 replaced |= {name} if is_replaced else set()
-                counts[name] = len(tables[name])
-        if lake.is_current(raw):
-            if set(names) >= set(DAILY_TABLES):
-                lake.mark_published(raw, recipe, source, seals)
+        if lake.is_current(made.raw):
+            if len(wanted) == len(DAILY_TABLES):
+                lake.mark_published(made.raw, recipe, seals)
             return PublishReport(day=day, row_counts=counts, replaced=frozenset(replaced))
     raise LakeError(f"the raw files of {day} keep changing while its tables are made: try again")
+
+
+def _edges(day: date, timezone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Gives the instants at which a day begins and ends: laws that decide have changed when they have."""
+    begin, end = (
+        datetime(edge.year, edge.month, edge.day, tzinfo=timezone).astimezone(UTC)
+        for edge in (day, day + timedelta(days=1))
+    )
+    return begin, end
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The tables of a day, made.
+
+    Attributes:
+        raw: What they show.
+        tables: Those to be written.
+        kept: Of those whose files show it already, the number of rows and the file's seal.
+    """
+
+    raw: RawDay
+    tables: dict[str, pa.Table]
+    kept: dict[str, tuple[int, str]]
+
+
+def _add_changed(
+    lake: Lake, day: date, shown: Published, names: Sequence[str], derive: Callable[..., dict[str, pa.Table]]
+) -> _Made | None:
+    """Derives the calls that new raw files are about, and takes all others from the tables that are there.
+
+    A row is of one call, and made of nothing but what raw has of it. As long as all files are there that the tables
+    show, whatever raw has of the other calls is in these, and shown.
+
+    Returns:
+        What `derive` would give of all of raw; None when a table or a raw file is gone, damaged or another one.
+    """
+    try:
+        held = {name: lake.read_sealed_table(name, day) for name in names}
+        if any(seal != shown.seals.get(name) for name, (_, seal) in held.items()):
+            return None
+        raw = lake.read_day(day, shown.segment_keys)
+    except (FileNotFoundError, CorruptFileError):
+        return None  # what is damaged in raw is told by who reads all of it
+    if not shown.segment_keys <= raw.segment_keys:
+        return None
+    made = _Made(raw, {}, {})
+    parts = derive(raw.versions, events=raw.events)
+    for name, (rows, seal) in held.items():
+        is_changed = pc.is_in(rows["call_id"], value_set=raw.call_ids)
+        if rows.filter(is_changed).equals(parts[name]):
+            made.kept[name] = len(rows), seal
+        else:
+            order = [(column, "ascending") for column in TABLES[name].sort_by]
+            rest = rows.filter(pc.invert(is_changed)).cast(parts[name].schema)
+            made.tables[name] = pa.concat_tables([rest, parts[name]]).sort_by(order)
+    return made
 
 
 def _count_rows(lake: Lake, day: date, names: Collection[str], seals: Mapping[str, str]) -> dict[str, int] | None:
     """Gives the rows of a day's tables; None when one is missing, damaged or not the one with this seal."""
     counts = {}
-    for name in (name for name in DAILY_TABLES if name in names):
+    for name in names:
         try:
             counts[name], seal = lake.count_rows(name, day)
         except (FileNotFoundError, CorruptFileError):
@@ -117,7 +197,7 @@ def publish_agents(lake: Lake, *, unless_current: bool = False) -> int:
         seen = _list_sources(lake)
         recipe = make_recipe(_CODE, TABLES["agents"].schema, seen)
         if unless_current and lake.read_made_of("agents").get("recipe") == recipe:
-            with contextlib.suppress(FileNotFoundError, CorruptFileError):
+            with suppress(FileNotFoundError, CorruptFileError):
                 return lake.count_rows("agents")[0]
         days = sorted(set(lake.table_days("calls")) & set(lake.table_days("call_agents")))
         agents = derive_agents(

@@ -47,7 +47,9 @@ _PUBLISHED_PREFIX = "published/"
 _MADE_OF_PREFIX = "made_of/"
 _COMPACT_BYTES = 64 * 2**20
 _COMPACT_SEGMENTS = 8
+_COMPACT_UNSHOWN = 16
 _LIST_AGAIN = 20
+_TAG = "is_new"
 _KEPT_HIGHEST_CALLS = 1_000
 _highest_calls: dict[str, int] = {}
 """What `find_highest_call` found in stores that give whole files only: else every tick would fetch the newest again."""
@@ -79,19 +81,23 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class RawDay:
-    """The reads and events of one day.
+    """The reads and events of one day, or those about some of its calls.
 
     Attributes:
         day: The day.
-        segment_keys: The files they came from.
+        segment_keys: All files of the day.
+        call_ids: The ids that the rest is about, each once; those of all answers and deliveries, or some.
         versions: One row per run of equal answers about an id (schema `schemas.VERSIONS`).
         events: One row per delivery (schema `schemas.CALL_EVENTS`), by call and reception.
+        settled_at: Every id of the day was read at this instant or later; None when it has none.
     """
 
     day: date
     segment_keys: frozenset[str]
+    call_ids: pa.Array
     versions: pa.Table
     events: pa.Table
+    settled_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +108,12 @@ class Published:
         segment_keys: The raw files whose answers they show.
         settled_at: Every id of the day was read at this instant or later; None when it has none.
         recipe: What identifies how they were made; empty when that is not known.
-        source: What identifies the answers that they were made of; empty when that is not known.
         seals: Of each table's file, by the table's name.
     """
 
     segment_keys: frozenset[str]
     settled_at: datetime | None
     recipe: str
-    source: str
     seals: Mapping[str, str]
 
 
@@ -118,6 +122,11 @@ def _select(key: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError, ValueError):
         raise CorruptFileError(key, "its columns are not those of its kind") from None
+
+
+def _tag(rows: pa.Table, tag: pa.Scalar) -> pa.Table:
+    """Adds a column with one value, to tell rows of some files from those of others."""
+    return rows.append_column(_TAG, pa.repeat(tag, len(rows)))
 
 
 def _find_highest_call(key: str, file: BinaryIO) -> int:
@@ -297,11 +306,12 @@ class Lake:
         if rows:
             self._put_events(day, pa.Table.from_pylist(rows, CALL_EVENTS.schema))
 
-    def _put_events(self, day: date, events: pa.Table) -> None:
+    def _put_events(self, day: date, events: pa.Table) -> str:
         key = f"{EVENTS_PREFIX}call_date={day}/{uuid6.uuid7()}.parquet"
         data = parquet.encode(key, merge_events(events))
         with _explained(f"write {key}"):
             self.storage.put_new(key, data)
+        return key
 
     def event_files(self, day: date | None = None) -> list[tuple[date, str]]:
         """Lists the files of deliveries of a day, or of all days."""
@@ -370,15 +380,46 @@ class Lake:
             schema=INDEX,
         )
 
-    def read_day(self, day: date) -> RawDay:
+    def read_day(self, day: date, shown: Collection[str] | None = None) -> RawDay:
         """Gives all reads and events of a day.
 
+        Args:
+            day: The day.
+            shown: Raw files; only what is about calls is given that some other file is about. None gives all.
+
         Raises:
-            CorruptFileError: A segment is damaged (unless `on_corrupt` lets it pass).
+            CorruptFileError: A file is damaged (unless `on_corrupt` lets it pass).
         """
-        keys, rows = self._read_rows(day, None)
-        event_keys, events = self._read_events(day)
-        return RawDay(day, keys | event_keys, rows_to_versions(rows), events)
+
+        def is_new(key: str) -> pa.Scalar:
+            return pa.scalar(shown is None or key not in shown)
+
+        keys, rows = self._read_all(
+            day,
+            lambda: [segment.key for segment in self.segments(day)],
+            lambda key: _tag(self.read_segment(key), is_new(key)),
+            _tag(CALL_RECORDS.schema.empty_table(), pa.scalar(value=True)),
+        )
+        event_keys, events = self._read_all(
+            day,
+            lambda: [key for _, key in self.event_files(day)],
+            lambda key: _tag(self.read_events_file(key), is_new(key)),
+            _tag(CALL_EVENTS.schema.empty_table(), pa.scalar(value=True)),
+        )
+        newest = rows.group_by("call_id").aggregate([("fetched_at", "max")])
+        settled_at = pc.min(newest["fetched_at_max"]).as_py()
+        new_ids = [chunk for table in (rows, events) for chunk in table["call_id"].filter(table[_TAG]).chunks]
+        call_ids = pc.unique(pa.chunked_array(new_ids, pa.int64()))
+        if shown is not None:
+            rows, events = (table.filter(pc.is_in(table["call_id"], value_set=call_ids)) for table in (rows, events))
+        return RawDay(
+            day=day,
+            segment_keys=keys | event_keys,
+            call_ids=call_ids,
+            versions=rows_to_versions(rows),
+            events=merge_events(events),
+            settled_at=settled_at,
+        )
 
     def is_current(self, raw: RawDay) -> bool:
         """Tells whether a day's raw still is what was read."""
@@ -392,31 +433,39 @@ class Lake:
         """Gives the path of a day's mark."""
         return f"{_PUBLISHED_PREFIX}{day}.json"
 
-    def mark_published(self, raw: RawDay, recipe: str, source: str, seals: Mapping[str, str]) -> None:
+    def mark_published(self, raw: RawDay, recipe: str, seals: Mapping[str, str]) -> None:
         """Remembers that the tables of a day show this raw, so that a day touched later is known to be stale.
 
         Args:
             raw: The raw.
             recipe: Identifies how the tables were made of it.
-            source: Identifies what of it they were made of.
             seals: Of the tables' files, by the tables' names.
         """
-        newest = raw.versions.group_by("call_id").aggregate([("last_read_at", "max")])
-        oldest = pc.min(newest["last_read_at_max"]).as_py()
-        content: dict[str, object] = {
-            "segments": sorted(raw.segment_keys),
-            "settled_at": oldest.isoformat() if oldest else None,
-            "recipe": recipe,
-            "source": source,
-            "seals": dict(seals),
-        }
-        key = self.mark_key(raw.day)
+        self._write_mark(
+            raw.day,
+            {
+                "segments": sorted(raw.segment_keys),
+                "settled_at": raw.settled_at.isoformat() if raw.settled_at else None,
+                "recipe": recipe,
+                "seals": dict(seals),
+            },
+        )
+
+    def _write_mark(self, day: date, content: dict[str, object]) -> None:
+        key = self.mark_key(day)
         data = _seal_mark(key, content)
         with contextlib.suppress(FileNotFoundError):
             if self._read(key) == data:
                 return
         with _explained(f"write {key}"):
             self.storage.replace(key, data)
+
+    def _read_mark(self, day: date) -> dict[str, Any]:
+        """Gives a mark; nothing when it is missing, damaged or just being removed: then the day is made again."""
+        key = self.mark_key(day)
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            return _open_mark(key, self._read(key))
+        return {}
 
     def published(self) -> dict[date, Published]:
         """Tells, for every day whose tables were written, which raw they show."""
@@ -429,12 +478,10 @@ class Lake:
 
     def published_day(self, day: date) -> Published | None:
         """Tells which raw the tables of a day show; None when that is not known."""
-        key = self.mark_key(day)
-        # A mark that is damaged or just being removed only means that the day is made again.
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            content = _open_mark(key, self._read(key))
+        content = self._read_mark(day)
+        with contextlib.suppress(KeyError, TypeError, ValueError):
             instant = content["settled_at"] and datetime.fromisoformat(content["settled_at"])
-            made = (content.get(name, default) for name, default in (("recipe", ""), ("source", ""), ("seals", {})))
+            made = (content.get(name, default) for name, default in (("recipe", ""), ("seals", {})))
             return Published(frozenset(content["segments"]), instant, *made)
         return None
 
@@ -531,39 +578,56 @@ class Lake:
     def compact(self, day: date) -> bool:
         """Merges a day's segments into one, and its deliveries: writes the merged file, then deletes the others.
 
-        A day of many bytes waits until it has eight segments, so that small additions stay cheap. What is read from
-        the day stays the same at every moment. Damaged files are left alone.
+        A day of many bytes waits until it has eight segments, so that small additions stay cheap. A day that has tables
+        waits until they show all of it, or until it has sixteen files: of a merged file that the tables do not show,
+        nothing tells what is new. What is read from the day stays the same at every moment. Damaged files are left
+        alone.
 
         Returns:
             Whether anything was merged.
         """
         segments = self.segments(day)
+        keys, event_keys = [segment.key for segment in segments], [key for _, key in self.event_files(day)]
         is_large = sum(segment.size for segment in segments) > _COMPACT_BYTES
-        has_merged = False
-        if len(segments) >= (_COMPACT_SEGMENTS if is_large else 2):
-            keys = [segment.key for segment in segments]
-            has_merged = self._merge(keys, self.read_segment, lambda rows: self._put_segment(day, merge_rows(rows)))
-        event_keys = [key for _, key in self.event_files(day)]
-        return self._merge(event_keys, self.read_events_file, lambda rows: self._put_events(day, rows)) or has_merged
+        if len(keys) < (_COMPACT_SEGMENTS if is_large else 2):
+            keys = []
+        if max(len(keys), len(event_keys)) < 2:
+            return False
+        mark = self._read_mark(day)
+        shown = set(mark.get("segments", ()))
+        if shown and not shown.issuperset(keys + event_keys) and len(keys + event_keys) < _COMPACT_UNSHOWN:
+            return False
+        done = [
+            self._merge(keys, self.read_segment, lambda rows: self._put_segment(day, merge_rows(rows)).key),
+            self._merge(event_keys, self.read_events_file, lambda rows: self._put_events(day, rows)),
+        ]
+        merged_keys = {key for merged, _ in done for key in merged}
+        if merged_keys and shown.issuperset(merged_keys):
+            new_keys = {new_key for merged, new_key in done if merged}
+            self._write_mark(day, mark | {"segments": sorted(shown - merged_keys | new_keys)})
+        return bool(merged_keys)
 
-    def _merge(self, keys: Sequence[str], read: Callable[[str], pa.Table], put: Callable[[pa.Table], object]) -> bool:
+    def _merge(
+        self, keys: Sequence[str], read: Callable[[str], pa.Table], put: Callable[[pa.Table], str]
+    ) -> tuple[list[str], str]:
+        """Merges files; gives those that were, and the new one; none when there are fewer than two."""
         tables, merged_keys = [], []
         for key in keys:
             try:
                 tables.append(read(key))
             except FileNotFoundError:
-                return False  # someone else is compacting
+                return [], ""  # someone else is compacting
             except CorruptFileError as error:
                 self._on_corrupt(error)
             else:
                 merged_keys.append(key)
         if len(tables) < 2:
-            return False
-        put(pa.concat_tables(tables))
+            return [], ""
+        new_key = put(pa.concat_tables(tables))
         for key in merged_keys:
             with _explained(f"delete {key}"):
                 self.storage.delete(key)
-        return True
+        return merged_keys, new_key
 
     def set_aside(self, key: str) -> None:
         """Keeps a damaged segment under another name, out of what is read."""
@@ -641,6 +705,12 @@ class Lake:
         """
         key = self.table_key(name, day)
         return parquet.decode(key, self._read(key), columns)
+
+    def read_sealed_table(self, name: str, day: date) -> tuple[pa.Table, str]:
+        """Gives what `read_table` does, and the seal of the file, which tells its rows from all others."""
+        key = self.table_key(name, day)
+        data = self._read(key)
+        return parquet.decode(key, data), parquet.read_seal(data)
 
     def read_columns(self, name: str, day: date | None, columns: Sequence[str]) -> pa.Table:
         """Reads some columns of a table's file, as readers do.

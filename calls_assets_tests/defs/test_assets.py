@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 import pytest
 
+from calls_assets.defs import build_definitions
 from calls_assets.defs.checks import check_records
-from calls_assets.derive import derive_day
+from calls_assets.derive import derive_day, publish
 from calls_assets.ingest import coverage
-from calls_assets.lake import DAILY_TABLES, MARTS, Lake, Read
+from calls_assets.lake import DAILY_TABLES, MARTS, Lake, LakeError, Read
 from calls_assets.settings import Settings
 from calls_assets_tests.defs.scripted import ScriptedVendor, run
 from calls_assets_tests.e2e.running import read_rows
@@ -224,20 +226,19 @@ def test_a_call_that_moves_is_shown_in_one_day(
 
 
 def test_a_day_beside_the_run_is_left_when_only_missing_ids_came(
-    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     """After midnight today's sweeps ask again for ids that were missing at the end of yesterday."""
     assert run(settings, instance, MONDAY, WEDNESDAY).success
     lake = Lake.open(settings.data_dir)
     lake.land(TUESDAY, [Read(142, datetime.now(UTC), 404, None, None, None, None)])
     assert lake.stale_days() == [TUESDAY]
-    derived = Mock(wraps=derive_day)
-    monkeypatch.setattr("calls_assets.derive.publish.derive_day", derived)
+    before = lake.list_files("tables/")
     ran = run(settings, instance, MONDAY)
     assert ran.success
     assert ("calls", TUESDAY.isoformat()) in ran.materialized
     assert lake.stale_days() == []
-    assert derived.mock_calls == []
+    assert lake.list_files("tables/") == before
 
 
 def test_final_calls_are_asked_for_again_on_request_only(
@@ -274,6 +275,91 @@ def test_a_damaged_raw_file_is_named_asked_for_again_and_set_aside(
     assert set(script.asked) <= set(range(segment.lowest_id, segment.highest_id + 1))
     assert not path.exists()
     assert path.with_name(path.name + ".damaged").read_bytes() == damaged
+
+
+def test_a_sweep_derives_what_is_new_and_merges_raw_when_it_is_shown(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that somebody else has landed: the tables of the other calls are as good as they were."""
+    derived: list[set[int]] = []
+
+    def note(versions: pa.Table, *arguments: Any, **options: Any) -> dict[str, pa.Table]:  # noqa: ANN401
+        derived.append(set(versions["call_id"].to_pylist()))
+        return derive_day(versions, *arguments, **options)
+
+    monkeypatch.setattr(publish, "derive_day", note)
+    assert run(settings, instance, TUESDAY).success
+    lake = Lake.open(settings.data_dir)
+    call = script.calls[130]["calls"]
+    body = json.dumps({"calls": {**call, "duration": 99}}).encode()
+    started_at = datetime.fromtimestamp(call["started_at"], UTC)
+    lake.land(TUESDAY, [Read(130, datetime.now(UTC), 200, started_at, True, None, body)])
+    assert len(lake.segments(TUESDAY)) == 2
+    derived.clear()
+    assert run(settings, instance, TUESDAY).success
+    assert derived == [{130}]
+    durations = {row["call_id"]: row["duration_seconds"] for row in read_rows(root_of(settings), "calls", TUESDAY)}
+    assert [id_ for id_, seconds in durations.items() if seconds == 99] == [130]
+    assert len(lake.segments(TUESDAY)) == 1
+    assert lake.is_shown(TUESDAY)
+    assert run(settings, instance, TUESDAY).success
+    assert derived == [{130}]
+
+
+def test_many_raw_files_are_merged_though_no_table_shows_them(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Who materializes call_records alone has no more than fifteen of a day."""
+    assert run(settings, instance, TUESDAY).success
+    lake = Lake.open(settings.data_dir)
+    job = build_definitions(settings).resolve_job_def("sweep_job")
+    for _ in range(13):
+        lake.land(TUESDAY, [Read(130, datetime.now(UTC), 404, None, None, None, None)])
+    for left in (15, 1):
+        assert job.execute_in_process(
+            partition_key=TUESDAY.isoformat(),
+            instance=instance,
+            asset_selection=[dg.AssetKey("call_records")],
+            run_config={"ops": {"call_records": {"config": {"reread_final": True}}}},
+        ).success
+        assert len(lake.segments(TUESDAY)) == left
+    assert lake.stale_days() == [TUESDAY]
+
+
+def test_raw_that_cannot_be_merged_is_no_reason_to_fail(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merging can wait: the run says so and goes on."""
+
+    def refuse(_lake: Lake, _day: date) -> bool:
+        raise LakeError("no room")
+
+    monkeypatch.setattr(Lake, "compact", refuse)
+    ran = run(settings, instance, TUESDAY)
+    assert ran.success
+    assert f"{TUESDAY}: raw files are not merged: no room" in ran.log
+    assert len(shown_calls(settings, TUESDAY)) == CALLS
+
+
+def test_what_is_left_of_a_damaged_day_is_not_shown_when_a_sweep_fails(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """A file that is restored later is then shown; the other days are made meanwhile."""
+    assert run(settings, instance, MONDAY, TUESDAY).success
+    lake = Lake.open(settings.data_dir)
+    lake.land(TUESDAY, [Read(130, datetime.now(UTC), 404, None, None, None, None)])
+    shown = lake.published_day(TUESDAY)
+    (key,) = (segment.key for segment in lake.segments(TUESDAY) if not shown or segment.key in shown.segment_keys)
+    whole = lake.storage.read(key)
+    damage(settings, key)
+    script.failing = set(range(100, 200))
+    ran = run(settings, instance, TUESDAY, WEDNESDAY)
+    assert not ran.success
+    assert "is damaged" in ran.log
+    assert lake.published_day(TUESDAY) == shown
+    lake.storage.replace(key, whole)
+    script.failing = set()
+    assert run(settings, instance, TUESDAY, WEDNESDAY).success
+    assert len(shown_calls(settings, TUESDAY)) == CALLS
+    assert lake.stale_days() == []
 
 
 def test_a_rebuild_needs_no_api(settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor) -> None:

@@ -246,6 +246,15 @@ def test_an_edited_call_shows_its_newest_content_and_what_changed_when() -> None
     assert columns(tables["call_changes"], "field", "old_value", "new_value")[4] == ("note", '"x"', None)
 
 
+def test_changes_of_one_instant_are_in_the_order_of_the_table() -> None:
+    """Three contents, two of them read in the same microsecond: each field changes twice."""
+    times = ("2025-05-21T15:00:00", "2025-05-21T16:00:00", "2025-05-21T16:00:00")
+    answers = [version(call(1, duration=n, talk_time=n), time) for n, time in enumerate(times)]
+    keys = columns(derive(answers)["call_changes"], *TABLES["call_changes"].sort_by)
+    assert len(keys) == 4
+    assert keys == sorted(keys)
+
+
 def test_a_404_or_a_quarantined_answer_between_two_contents_does_not_hide_the_change() -> None:
     """Changes are told from one valid answer to the next."""
     tables = derive(

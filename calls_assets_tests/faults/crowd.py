@@ -100,9 +100,12 @@ class Crowd:
                 self._publish(lake, days)
             case kind:
                 report = w.sweep_days(lake, self.world.vendor(time), days, reread_final=kind > 3)
-                for day in sorted(report.touched_days):
+                touched = sorted(report.touched_days)
+                for day in touched if kind == 2 else ():
                     lake.compact(day)
-                self._publish(lake, sorted({*days, *report.touched_days}))
+                self._publish(lake, sorted({*days, *touched}))
+                for day in touched:
+                    lake.compact(day)
 
     def _publish(self, lake: WatchedLake, days: Sequence[date]) -> None:
         for attempt in range(_TRY_AGAIN):

@@ -63,8 +63,8 @@ def make_stages(world: w.World) -> list[Stage]:
         Stage("first sweep", world.early, lambda lake, world: sweep_at(lake, world, world.early)),
         Stage("first publish", world.early, lambda lake, world: w.publish_days(lake, world.days[:1])),
         Stage("second sweep", world.late, lambda lake, world: sweep_at(lake, world, world.late)),
-        Stage("compact", world.late, compact),
         Stage("replace", world.late, lambda lake, world: w.publish_days(lake, world.days[:1])),
+        Stage("compact", world.late, compact),
     ]
 
 
@@ -173,8 +173,7 @@ class Expected(NamedTuple):
 
 def expect(stage: Stage, world: w.World, before: Lake, after: Lake) -> Expected:
     """Gives what must hold after a stage, from the lakes before and after it when nothing goes wrong."""
-    w.sweep_and_compact(after, world.vendor(stage.time + AFTER), world.days)
-    w.publish_days(after, world.days)
+    w.run_days(after, world.vendor(stage.time + AFTER), world.days)
     return Expected(w.stored_reads(before), w.list_changes(after, world.days))
 
 
@@ -199,12 +198,11 @@ def recover(stage: Stage, world: w.World, lake: Lake, crash: Crash, *, expected:
     if lost := (crash.acknowledged | expected.stored) - stored:
         problems.append(f"{len(lost)} landed reads are lost: {sorted(lost)[:3]}")
     vendor = world.vendor(stage.time + AFTER)
-    w.sweep_and_compact(lake, vendor, world.days)
+    w.run_days(lake, vendor, world.days)
     ids = {call.id for call in world.calls if call.is_known(vendor.time)}
     answered = {call_id for _, call_id, instant, status in stored if instant >= w.to_us(stage.time) and status == 200}
     if again := answered & ids & vendor.asked.keys():
         problems.append(f"ids {sorted(again)} are stored and were asked for again")
-    w.publish_days(lake, world.days)
     problems += w.find_differences(lake, vendor, world.days)
     if not problems and w.list_changes(lake, world.days) != expected.changes:
         problems.append("call_changes does not show what changed")

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pytest
 from obstore.exceptions import AlreadyExistsError, BaseError
 
+from calls_assets.derive import publish_agents, publish_day
 from calls_assets.ingest import probe_new_calls
 from calls_assets.lake import DAILY_TABLES, TABLES, Lake, LakeError, open_storage
 from calls_assets.lake.object_storage import ObjectStorage
 from calls_assets_tests.faults import world as w
 from calls_assets_tests.faults.counts import SEED, choose, tell
-from calls_assets_tests.ingest.model import ModelCall, ModelVendor, options_in
+from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in
 from calls_assets_tests.stores import FAULTS, Heard, StoreProxy
 
 pytestmark = pytest.mark.timeout(900)
@@ -93,7 +94,7 @@ def test_a_store_that_fails_a_tenth_of_its_requests_loses_nothing(store: StorePr
     started, problems, rows, requests = time.monotonic(), [], 0, 0
     befell = fail_some(store, random)
     fail = store.choose
-    rounds = choose(2, 12)
+    rounds = choose(3, 12)
     for turn in range(rounds):
         world = w.World.draw(random, calls_per_day=choose(10, 40), days=2)
         with w.fast_directory() as root:
@@ -266,8 +267,7 @@ def measure_day(lake: Lake, count: Callable[[], dict[str, int]], calls: int) -> 
     days = [w.FIRST]
 
     def run() -> None:
-        w.sweep_and_compact(lake, vendor, days)
-        w.publish_days(lake, days)
+        w.run_days(lake, vendor, days)
 
     def tick() -> None:
         asyncio.run(probe_new_calls(lake, vendor, now=vendor.now, options=options_in(w.ZONE)))
@@ -276,7 +276,8 @@ def measure_day(lake: Lake, count: Callable[[], dict[str, int]], calls: int) -> 
         for name in DAILY_TABLES:
             lake.storage.delete(lake.table_key(name, w.FIRST))
         count()
-        w.publish_days(lake, days)
+        publish_day(lake, w.FIRST, timezone=w.ZONE, reread_after=RUNGS)
+        publish_agents(lake)
 
     found = {}
     for name, work in {"first sweep": run, "nothing due": run, "sensor tick": tick, "rebuild": rebuild}.items():

@@ -42,11 +42,10 @@ _TWIN_EVENTS = 120
 
 
 def live(lake: Lake, world: w.World) -> None:
-    """A lake's life: swept, published, swept again with changes, compacted, published again."""
+    """A lake's life: swept, published, swept again with changes, published again, compacted."""
     for time in (world.early, world.late):
         w.sweep_days(lake, world.vendor(time), world.days[:1])
-        w.sweep_and_compact(lake, world.vendor(time), world.days)
-        w.publish_days(lake, world.days)
+        w.run_days(lake, world.vendor(time), world.days)
 
 
 def record(world: w.World, storage_type: type[LocalStorage] = LocalStorage) -> list[Event]:
@@ -147,8 +146,7 @@ def _complete(state: State, world: w.World) -> list[str]:
     """Sweeps and publishes the days of a lake that a crash left."""
     lake, vendor = Lake(MemoryStorage({key: content for key, _, content in state})), world.vendor(world.late)
     try:
-        w.sweep_and_compact(lake, vendor, world.days)
-        w.publish_days(lake, world.days)
+        w.run_days(lake, vendor, world.days)
         problems = w.find_differences(lake, vendor, world.days)
     except Exception as error:  # noqa: BLE001 - a recovery that fails is a violation
         problems = [f"{type(error).__name__}: {error}"]

@@ -107,17 +107,25 @@ def sweep_days(lake: Lake, vendor: ModelVendor, days: Collection[date], *, rerea
 
 
 def sweep_and_compact(lake: Lake, vendor: ModelVendor, days: Collection[date]) -> SweepReport:
-    """Sweeps days and merges the segments, as a run does."""
+    """Sweeps days and merges the segments, before any table shows them."""
     report = sweep_days(lake, vendor, days)
     for day in sorted(report.touched_days):
         lake.compact(day)
     return report
 
 
+def run_days(lake: Lake, vendor: ModelVendor, days: Collection[date]) -> None:
+    """Does what a run does: sweeps days, makes their tables, merges what these show."""
+    report = sweep_days(lake, vendor, days)
+    publish_days(lake, days)
+    for day in sorted(report.touched_days):
+        lake.compact(day)
+
+
 def publish_days(lake: Lake, days: Collection[date]) -> None:
     """Makes the tables of days, and of published days whose raw has changed, as a run does."""
     for day in sorted({*days, *lake.stale_days()}):
-        publish_day(lake, day, timezone=ZONE, reread_after=RUNGS)
+        publish_day(lake, day, timezone=ZONE, reread_after=RUNGS, unless_current=True)
     publish_agents(lake)
 
 
