@@ -250,7 +250,8 @@ def test_files_that_go_meanwhile_are_looked_for_again(lake: Lake, tmp_path: Path
             if self.is_first and key.startswith("raw/"):
                 self.is_first = False
                 lake.land(DAY, [make_read(900)])
-                lake.compact(DAY)
+                w.publish_days(lake, [DAY])
+                assert lake.compact(DAY)
             return super().read(key)
 
     source = Moving(tmp_path / "from")
