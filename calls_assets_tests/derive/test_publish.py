@@ -176,11 +176,9 @@ def test_calls_are_not_put_into_tables_that_are_not_what_they_were(
     assert all(lake.read_table(name, DAY).equals(expected[name]) for name in DAILY_TABLES)
 
 
-def test_a_file_that_comes_meanwhile_is_shown_too(
-    lake: Lake, derived: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the look at which files are new and the look at them."""
-    list_keys, changes = Lake.raw_keys_of, [lambda: lake.land(DAY, [read(2, duration=2)])]
+def change_after_the_listing(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Has something change between the look at which raw files there are and the look at them."""
+    list_keys, changes = Lake.raw_keys_of, [change]
 
     def list_and_change(self: Lake, day: date) -> frozenset[str]:
         keys = list_keys(self, day)
@@ -189,6 +187,23 @@ def test_a_file_that_comes_meanwhile_is_shown_too(
         return keys
 
     monkeypatch.setattr(Lake, "raw_keys_of", list_and_change)
+
+
+def test_a_file_that_goes_meanwhile_is_shown_no_more(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set aside, for example: it was the only one with the second call."""
+    (segment,) = lake.segments(DAY)
+    change_after_the_listing(monkeypatch, lambda: lake.storage.delete(segment.key))
+    _add_a_read(lake)
+    again(lake)
+    assert lake.read_table("calls", DAY)["call_id"].to_pylist() == [1]
+    assert lake.stale_days() == []
+
+
+def test_a_file_that_comes_meanwhile_is_shown_too(
+    lake: Lake, derived: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls are among those that are new."""
+    change_after_the_listing(monkeypatch, lambda: lake.land(DAY, [read(2, duration=2)]))
     _add_a_read(lake)
     assert again(lake).replaced == {"calls", "call_changes"}
     assert derived == [[1, 2]]
