@@ -49,7 +49,6 @@ _COMPACT_BYTES = 64 * 2**20
 _COMPACT_SEGMENTS = 8
 _COMPACT_UNSHOWN = 16
 _LIST_AGAIN = 20
-_TAG = "is_new"
 _KEPT_HIGHEST_CALLS = 1_000
 _highest_calls: dict[str, int] = {}
 """What `find_highest_call` found in stores that give whole files only: else every tick would fetch the newest again."""
@@ -122,11 +121,6 @@ def _select(key: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError, ValueError):
         raise CorruptFileError(key, "its columns are not those of its kind") from None
-
-
-def _tag(rows: pa.Table, tag: pa.Scalar) -> pa.Table:
-    """Adds a column with one value, to tell rows of some files from those of others."""
-    return rows.append_column(_TAG, pa.repeat(tag, len(rows)))
 
 
 def _find_highest_call(key: str, file: BinaryIO) -> int:
@@ -283,11 +277,11 @@ class Lake:
     def copy_reads(self, call_ids: Collection[int], source: date, target: date) -> None:
         """Stores what one day knows of some ids under another day too: a call that moves takes its history along."""
         wanted = pa.array(sorted(call_ids), pa.int64())
-        _, rows = self._read_rows(source, None)
+        rows = self._read_rows(source, None)
         rows = rows.filter(pc.is_in(rows["call_id"], value_set=wanted))
         if len(rows):
             self._put_segment(target, merge_rows(rows))
-        _, events = self._read_events(source)
+        events = self.read_events(source)
         self.land_events(target, events.filter(pc.is_in(events["call_id"], value_set=wanted)))
 
     def land_events(self, day: date, events: pa.Table) -> None:
@@ -300,7 +294,7 @@ class Lake:
         Raises:
             LakeError: They cannot be written; nothing stored before is touched.
         """
-        _, held = self._read_events(day)
+        held = self.read_events(day)
         known = set(zip(*(held[name].to_pylist() for name in CALL_EVENTS.key), strict=True))
         rows = [row for row in events.to_pylist() if tuple(row[name] for name in CALL_EVENTS.key) not in known]
         if rows:
@@ -334,16 +328,15 @@ class Lake:
         Raises:
             CorruptFileError: A file is damaged (unless `on_corrupt` lets it pass).
         """
-        return self._read_events(day)[1]
+        return merge_events(pa.concat_tables(self._read_deliveries(day)[1].values()))
 
-    def _read_events(self, day: date) -> tuple[frozenset[str], pa.Table]:
-        keys, events = self._read_all(
+    def _read_deliveries(self, day: date) -> tuple[frozenset[str], dict[str, pa.Table]]:
+        return self._read_all(
             day,
             lambda: [key for _, key in self.event_files(day)],
             self.read_events_file,
             CALL_EVENTS.schema.empty_table(),
         )
-        return keys, merge_events(events)
 
     def raw_keys(self) -> dict[date, set[str]]:
         """Lists the files of raw by day."""
@@ -368,7 +361,7 @@ class Lake:
         return pa.concat_tables(parts) if parts else INDEX.empty_table()
 
     def _index_day(self, day: date) -> pa.Table:
-        _, rows = self._read_rows(day, _INDEX_COLUMNS)
+        rows = self._read_rows(day, _INDEX_COLUMNS)
         row, read_us, count = rows_to_newest(rows)
         chosen = rows.take(pa.array(row))
         days = pa.array(np.full(len(row), (day - date(1970, 1, 1)) // timedelta(days=1), dtype=np.int32)).cast(
@@ -390,25 +383,13 @@ class Lake:
         Raises:
             CorruptFileError: A file is damaged (unless `on_corrupt` lets it pass).
         """
-
-        def is_new(key: str) -> pa.Scalar:
-            return pa.scalar(shown is None or key not in shown)
-
-        keys, rows = self._read_all(
-            day,
-            lambda: [segment.key for segment in self.segments(day)],
-            lambda key: _tag(self.read_segment(key), is_new(key)),
-            _tag(CALL_RECORDS.schema.empty_table(), pa.scalar(value=True)),
-        )
-        event_keys, events = self._read_all(
-            day,
-            lambda: [key for _, key in self.event_files(day)],
-            lambda key: _tag(self.read_events_file(key), is_new(key)),
-            _tag(CALL_EVENTS.schema.empty_table(), pa.scalar(value=True)),
-        )
+        keys, segments = self._read_segments(day, None)
+        event_keys, deliveries = self._read_deliveries(day)
+        rows, events = pa.concat_tables(segments.values()), pa.concat_tables(deliveries.values())
         newest = rows.group_by("call_id").aggregate([("fetched_at", "max")])
         settled_at = pc.min(newest["fetched_at_max"]).as_py()
-        new_ids = [chunk for table in (rows, events) for chunk in table["call_id"].filter(table[_TAG]).chunks]
+        new = (table for key, table in (segments | deliveries).items() if shown is None or key not in shown)
+        new_ids = [chunk for table in new for chunk in table["call_id"].chunks]
         call_ids = pc.unique(pa.chunked_array(new_ids, pa.int64()))
         if shown is not None:
             rows, events = (table.filter(pc.is_in(table["call_id"], value_set=call_ids)) for table in (rows, events))
@@ -519,7 +500,10 @@ class Lake:
         mark = self.published_day(day)
         return self.raw_keys_of(day) == (mark.segment_keys if mark else frozenset())
 
-    def _read_rows(self, day: date, columns: Sequence[str] | None) -> tuple[frozenset[str], pa.Table]:
+    def _read_rows(self, day: date, columns: Sequence[str] | None) -> pa.Table:
+        return pa.concat_tables(self._read_segments(day, columns)[1].values())
+
+    def _read_segments(self, day: date, columns: Sequence[str] | None) -> tuple[frozenset[str], dict[str, pa.Table]]:
         return self._read_all(
             day,
             lambda: [segment.key for segment in self.segments(day)],
@@ -529,20 +513,24 @@ class Lake:
 
     def _read_all(
         self, day: date, list_keys: Callable[[], list[str]], read: Callable[[str], pa.Table], empty: pa.Table
-    ) -> tuple[frozenset[str], pa.Table]:
-        """Reads every raw file of a day; when one has gone (compacted), lists again."""
+    ) -> tuple[frozenset[str], dict[str, pa.Table]]:
+        """Reads every raw file of a day; when one has gone (compacted), lists again.
+
+        Returns:
+            The files that there are; what was read by file, and an empty table under no name.
+        """
         for _ in range(_LIST_AGAIN):
             keys = list_keys()
-            tables = [empty]
+            tables = {"": empty}
             try:
                 for key in keys:
                     try:
-                        tables.append(read(key))
+                        tables[key] = read(key)
                     except CorruptFileError as error:
                         self._on_corrupt(error)
             except FileNotFoundError:
                 continue
-            return frozenset(keys), pa.concat_tables(tables)
+            return frozenset(keys), tables
         raise LakeError(f"the raw files of {day} keep changing while they are read: try again")
 
     def read_segment(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:

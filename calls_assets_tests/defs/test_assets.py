@@ -283,7 +283,7 @@ def test_a_sweep_derives_what_is_new_and_merges_raw_when_it_is_shown(
     """An answer that somebody else has landed: the tables of the other calls are as good as they were."""
     derived: list[set[int]] = []
 
-    def note(versions: pa.Table, *arguments: Any, **options: Any) -> dict[str, pa.Table]:  # noqa: ANN401
+    def note(versions: pa.Table, *arguments: Any, **options: Any) -> dict[str, pa.Table]:  # noqa: ANN401 - passes everything on
         derived.append(set(versions["call_id"].to_pylist()))
         return derive_day(versions, *arguments, **options)
 

@@ -65,11 +65,11 @@ def derived(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Gives a list of what is derived from now on: the ids of calls."""
     done: list[list[int]] = []
 
-    def derive_some(table: pa.Table, *arguments: Any, **options: Any) -> dict[str, pa.Table]:  # noqa: ANN401
+    def derive_some(table: pa.Table, *arguments: Any, **options: Any) -> dict[str, pa.Table]:  # noqa: ANN401 - passes everything on
         done.append(sorted(set(table["call_id"].to_pylist())))
         return derive_day(table, *arguments, **options)
 
-    def derive_them(*arguments: Any) -> pa.Table:  # noqa: ANN401
+    def derive_them(*arguments: Any) -> pa.Table:  # noqa: ANN401 - passes everything on
         done.append(AGENTS)
         return derive_agents(*arguments)
 
