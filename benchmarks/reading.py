@@ -4,7 +4,9 @@
 
 Contenders, all asked by the same DuckDB on the same rows: our lake through its catalogue; DuckDB's own tables, loaded
 from it; Parquet with a directory a day as DuckDB writes it by default (zstd or snappy as it likes), and as pyarrow
-does. A week is made through the simulator, the other weeks are that week moved, with other ids.
+does. A week is made through the simulator, the other weeks are that week moved, with other ids. What each is given is
+written by `make_lake` and `make_others` in [`reading.py`](../benchmarks/reading.py); the queries are those of
+[bi.md](bi.md), as they stand there.
 """
 
 from __future__ import annotations

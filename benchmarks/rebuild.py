@@ -12,6 +12,10 @@ a field of another type than the documented becomes NULL; it knows only the oddi
 against the whole contract, looks for webhook deliveries, compares with the files that are there, seals each file and
 makes it durable (fsync), marks each day as published.
 
+Ours is [`python benchmarks/peers/rebuild_ours.py LAKE PROCESSES`](../benchmarks/peers/rebuild_ours.py), DuckDB's
+[`python benchmarks/peers/rebuild_duckdb.py LAKE OUT THREADS`](../benchmarks/peers/rebuild_duckdb.py) with [its
+SQL](../benchmarks/peers/rebuild_duckdb.sql); the lake is made by [`raw_lake.py`](../benchmarks/raw_lake.py).
+
 One core: one process, or one thread, on one core. Two cores: two runs at once, each with half of the days, as the run
 queue makes of a large rebuild; two threads. Peak memory of two runs is the sum of both.
 """

@@ -5,7 +5,9 @@
 The object store is moto's S3 server on loopback, a program in Python that shares the two cores with everybody else, and
 a proxy before it that counts: how many requests a day takes is a figure for any store, the seconds are for this one
 only, which answers neither as fast as a real one nor as far away. The sweep is that of the first table: 10,000 calls of
-one day, answers landed, seven tables made and checked. The rebuild makes the tables of ten days from raw.
+one day, answers landed, seven tables made and checked. The rebuild makes the tables of ten days from raw. Both are the
+programs of the first and the third table, [`ours.py`](../benchmarks/peers/ours.py) and
+[`rebuild_ours.py`](../benchmarks/peers/rebuild_ours.py), told another place.
 """
 
 from __future__ import annotations
