@@ -345,8 +345,7 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw] | None:
 
 def keep_differing(old: Mapping[str, msgspec.Raw], new: Mapping[str, msgspec.Raw]) -> tuple[bytes, bytes]:
     """Makes bodies of what two calls have not written the same: the rest need not be compared."""
-    written = {key: bytes(value) for key, value in old.items()}
-    differing = {key: value for key, value in new.items() if written.get(key) != bytes(value)}
+    differing = {key: value for key, value in new.items() if old.get(key) != value}
     gone = {key: value for key, value in old.items() if key in differing or key not in new}
     return _ENCODE({"calls": gone}), _ENCODE({"calls": differing})
 
