@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -48,8 +49,6 @@ _SMALL.set_forkserver_preload([__name__])
 """Forks from a process that has run no other tests: what is small is forked fast."""
 
 _Job = tuple[int, w.World, Path, Point, Opener, Expected]
-_SEEN: dict[str, list[str]] = {}
-"""What a process found out about each state: many points leave the same files, whose recovery is the same."""
 
 
 @pytest.mark.timeout(1_200)
@@ -116,35 +115,53 @@ def torment(
                 jobs += [(number, world, before, point, open_lake, expected) for point in points]
         if sample is not None and len(jobs) > sample[1]:
             jobs = sample[0].sample(jobs, sample[1])
-        results: list[tuple[str, list[str]]] = []
+        (directory / "claims").mkdir()
+        results: list[tuple[str, list[str] | None]] = []
         with ProcessPoolExecutor(_PROCESSES, mp_context=_SMALL) as pool:
             for result in pool.map(run_job, jobs, chunksize=4 if until else 16):
                 results.append(result)
-                if until is not None and any(until in text for text in result[1]):
+                if until is not None and any(until in text for text in result[1] or ()):
                     pool.shutdown(cancel_futures=True)
                     break
-    counts = Counter(job[3].mode for job in jobs[: len(results)])
-    return counts, [text for _, problems in results for text in problems], len({state for state, _ in results})
+    done, found = jobs[: len(results)], {state: problems for state, problems in results if problems is not None}
+    violations = [
+        f"{make_stages(world)[number].name}, operation {point.at}, {point.mode}: {problem}"
+        for (number, _, _, point, *_), (state, problems) in zip(done, results, strict=True)
+        for problem in (found.get(state, ()) if problems is None else problems)
+    ]
+    return Counter(job[3].mode for job in done), violations, len({state for state, _ in results})
 
 
-def run_job(job: _Job) -> tuple[str, list[str]]:
-    """Runs one point; gives the state it left and its violations."""
+def run_job(job: _Job) -> tuple[str, list[str] | None]:
+    """Runs one point; gives the state it left and its problems.
+
+    Many points leave the same files, whose recovery is the same: None when another point has seen, or sees, to that.
+    """
     number, world, before, point, open_lake, expected = job
     stage = make_stages(world)[number]
     root = before.parent / f"work {os.getpid()}"
     shutil.copytree(before, root)
+    state, problems = "", None
     try:
         crash = run_stage(stage, world, root, point, open_lake)
         left = w.digest(Lake(LocalStorage(root, is_writable=False)))
         state = f"{stage.name} {left} {sorted(crash.acknowledged)} {crash.problems}"
-        if state not in _SEEN:
-            _SEEN[state] = recover(stage, world, open_lake(root), crash, expected=expected)
-        problems = _SEEN[state]
+        if claim(before.parent / "claims", state):
+            problems = recover(stage, world, open_lake(root), crash, expected=expected)
     except Exception as error:  # noqa: BLE001 - a recovery that fails is a violation
-        state, problems = "", [f"recovery failed: {type(error).__name__}: {error}"]
+        problems = [f"recovery failed: {type(error).__name__}: {error}"]
     finally:
         shutil.rmtree(root)
-    return state, [f"{stage.name}, operation {point.at}, {point.mode}: {problem}" for problem in problems]
+    return state, problems
+
+
+def claim(claims: Path, state: str) -> bool:
+    """Tells whether a state is the caller's to recover: it is for the first process that asks."""
+    try:
+        (claims / blake2b(state.encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def open_in_place(root: Path) -> Lake:
