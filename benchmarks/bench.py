@@ -44,9 +44,10 @@ def main() -> int:
     failed = 0
     if "--page" not in sys.argv:
         wanted = sys.argv[1:] or [name for name in MODULES if (ROOT / "benchmarks" / f"{name}.py").exists()]
+        commit = describe_commit()  # before results differ from it
         prepare_peers()
         for name in wanted:
-            found = run_module(name)
+            found = run_module(name, commit)
             failed += found is None
             if found:
                 kept = [line for line in lines if line.get("module") != name]
@@ -73,8 +74,8 @@ def prepare_peers() -> None:
         ready.write_text(lock.read_text())
 
 
-def run_module(name: str) -> list[dict[str, Any]] | None:
-    """Runs one benchmark in a process; gives its lines, or None when it failed."""
+def run_module(name: str, commit: str) -> list[dict[str, Any]] | None:
+    """Runs one benchmark of a commit in a process; gives its lines, or None when it failed."""
     tell(f"== {name}")
     began, load = datetime.now(UTC), os.getloadavg()[0]
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")]
@@ -88,6 +89,7 @@ def run_module(name: str) -> list[dict[str, Any]] | None:
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     about = {
         "module": name,
+        "commit": commit,
         "machine": describe_machine(),
         "versions": {str(venv_name or "calls-assets"): describe_venv(venv_name) for venv_name in _SHOWN},
         "began": began.isoformat(timespec="seconds"),
@@ -95,6 +97,13 @@ def run_module(name: str) -> list[dict[str, Any]] | None:
         "load_before": round(load, 2),
     }
     return [about, *({"module": name} | line for line in lines)]
+
+
+def describe_commit() -> str:
+    """Gives the commit that is measured; a plus says that files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT, check=False)
+    return done.stdout.strip() or "-"
 
 
 def describe_machine() -> dict[str, str]:

@@ -2,11 +2,11 @@
 
     python benchmarks/growth.py             # QUICK=1: less of both
 
-A lake with raw segments of so many days and so many calls a day is written, then an account in memory answers: what is
-measured is ours alone, as CPU seconds of this process. The sweep finds 200 calls more in today than the one before; or
-as many as said, in a day of 10,000. The tables are made after each such sweep, as runs make them; "all calls" is the
-first time. Files are counted after so many sweeps of a day that each found new calls: raw files if none were merged,
-and as runs leave them, which merge them when the tables show them.
+By [`growth.py`](../benchmarks/growth.py) itself: a lake with raw segments of so many days and so many calls a day is
+written, then an account in memory answers. What is measured is ours alone, as CPU seconds of that process. The sweep
+finds 200 calls more in today than the one before; or as many as said, in a day of 10,000. The tables are made after
+each such sweep, as runs make them; "all calls" is the first time. Files are counted after so many sweeps of a day that
+each found new calls: raw files if none were merged, and as runs leave them, which merge them when the tables show them.
 """
 
 from __future__ import annotations

@@ -125,6 +125,18 @@ CONTENDERS = (
         work="Parquet, nested lists as child tables; no retries, no limiter, no fsync, bodies not kept",
     ),
     Contender(
+        name="dlt, async, pages, extract only",
+        venv="dlt",
+        script=("dlt_async.py", "--pages", "--extract"),
+        work="the same by pages of a hundred ids and calls",
+    ),
+    Contender(
+        name="dlt, async, pages, one table",
+        venv="dlt",
+        script=("dlt_async.py", "--pages", "--flat"),
+        work="one table as above, by pages of a hundred ids and calls",
+    ),
+    Contender(
         name="dlt, as documented",
         venv="dlt",
         script=("dlt_docs.py",),

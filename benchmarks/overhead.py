@@ -2,11 +2,11 @@
 
     python benchmarks/overhead.py             # QUICK=1: one round
 
-Every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the same project
-([`-m empty_asset`](../benchmarks/peers/empty_asset.py)). Our definitions make its command shorter too, as they keep the
-collector of garbage from what is loaded; "collector not spared" is the same without that
-([`-m empty_plain`](../benchmarks/peers/empty_plain.py)); and there is an empty asset in a project of its own
-([`-m empty_project`](../benchmarks/peers/empty_project.py)). Ours is `-m calls_assets.definitions --select "*"` with a
+As a command, every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the
+same project ([`-m empty_asset`](../benchmarks/peers/empty_asset.py)). Our definitions make its command shorter too, as
+they keep the collector of garbage from what is loaded; "collector not spared" is the same without that ([`-m
+empty_plain`](../benchmarks/peers/empty_plain.py)); and there is an empty asset in a project of its own ([`-m
+empty_project`](../benchmarks/peers/empty_project.py)). Ours is `-m calls_assets.definitions --select "*"` with a
 partition or a range; within one process all are run by [`in_process.py`](../benchmarks/peers/in_process.py).
 
 A sweep is everything: raw records, deliveries, seven tables, agents, marts, catalogue and the report of the day, with
@@ -19,8 +19,8 @@ catalogue and no report.
 A range is 30 days in one run, of 300 calls each: a backfill that has all of them to fetch, and the same with nothing to
 do.
 
-An event: one materialization of a partition, stored in Dagster's own SQLite storage and in ours, which keeps its
-connections open; in one process, in turn.
+An event: one materialization of a partition, stored in Dagster's own SQLite storage and in
+[ours](../calls_assets/run_history.py), which keeps its connections open; in one process, in turn.
 
 From the tick: `dagster dev` with the shipped dagster.yaml, on the simulator, of which new calls come all the time. The
 sensor `new_call_ids` looks every five seconds. Measured from the beginning of a tick that saw a call to the moment at

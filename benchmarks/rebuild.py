@@ -13,11 +13,12 @@ against the whole contract, looks for webhook deliveries, compares with the file
 makes it durable (fsync), marks each day as published.
 
 Ours is [`python benchmarks/peers/rebuild_ours.py LAKE PROCESSES`](../benchmarks/peers/rebuild_ours.py), DuckDB's
-[`python benchmarks/peers/rebuild_duckdb.py LAKE OUT THREADS`](../benchmarks/peers/rebuild_duckdb.py) with [its
-SQL](../benchmarks/peers/rebuild_duckdb.sql); the lake is made by [`raw_lake.py`](../benchmarks/raw_lake.py).
+[`python benchmarks/peers/rebuild_duckdb.py LAKE OUT THREADS PROCESSES`](../benchmarks/peers/rebuild_duckdb.py) with
+[its SQL](../benchmarks/peers/rebuild_duckdb.sql); the lake is made by [`raw_lake.py`](../benchmarks/raw_lake.py).
 
 One core: one process, or one thread, on one core. Two cores: two runs at once, each with half of the days, as the run
-queue makes of a large rebuild; two threads. Peak memory of two runs is the sum of both.
+queue makes of a large rebuild; of DuckDB one process with two threads, and two processes that share the days as ours.
+Peak memory of two processes is the sum of both.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,11 @@ from raw_lake import make_raw_lake
 
 from calls_assets.lake import DAILY_TABLES
 
-DUCKDB = "DuckDB"
+DUCKDB, TWO_DUCKDBS = "DuckDB", "DuckDB, two processes"
 CORES = {1: "one core", 2: "two cores"}
 BODIES_A_DAY = 10_000
-SIZES = ((2, 1),) if QUICK else ((10, 3), (100, 1))  # days, rounds
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+SIZES = ((2, 1),) if QUICK else ((10, ROUNDS), (100, ROUNDS))  # days, rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,14 @@ def measure(root: Path, days: int, rounds: int) -> None:
     bodies = make_raw_lake(root, days=days, bodies_a_day=BODIES_A_DAY)
     tell(f"{bodies:,} bodies in {days} days, made in {time.monotonic() - began:.0f} s")
     contenders: dict[tuple[str, int], Callable[[Path, int], Run]] = {
-        (name, cores): rebuild
-        for cores in CORES
-        for name, rebuild in ((OURS, rebuild_ours), (DUCKDB, rebuild_duckdb))
-        if cores <= (os.cpu_count() or 1)
+        (OURS, 1): rebuild_ours,
+        (DUCKDB, 1): rebuild_duckdb,
+        (OURS, 2): rebuild_ours,
+        (DUCKDB, 2): rebuild_duckdb,
+        (TWO_DUCKDBS, 2): partial(rebuild_duckdb, processes=2),
     }
+    if (os.cpu_count() or 1) < 2:
+        contenders = {key: rebuild for key, rebuild in contenders.items() if key[1] == 1}
     runs: dict[tuple[str, int], list[Run]] = {key: [] for key in contenders}
     for _ in range(rounds):
         for key, rebuild in contenders.items():
@@ -126,10 +132,11 @@ def rebuild_ours(root: Path, cores: int) -> Run:
     return run("rebuild_ours.py", [str(root), str(cores)], cores)
 
 
-def rebuild_duckdb(root: Path, cores: int) -> Run:
+def rebuild_duckdb(root: Path, cores: int, *, processes: int = 1) -> Run:
     """Makes the tables beside the lake."""
     shutil.rmtree(root / "duckdb", ignore_errors=True)
-    return run("rebuild_duckdb.py", [str(root), str(root / "duckdb"), str(cores)], cores)
+    numbers = [str(cores // processes), str(processes)]
+    return run("rebuild_duckdb.py", [str(root), str(root / "duckdb"), *numbers], cores)
 
 
 def run(script: str, arguments: Sequence[str], cores: int) -> Run:

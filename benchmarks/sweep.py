@@ -1,5 +1,10 @@
 """Sweep throughput: 10,000 calls by id, 64 requests in flight, from a server that answers at once.
 
+    python benchmarks/sweep.py             # QUICK=1: 2,000 calls, one round
+
+The commands below run in environments made of the lock files beside them, and are told by
+[`harness.py`](../benchmarks/harness.py) in variables what to ask [`server.py`](../benchmarks/server.py) for.
+
 Rounds are interleaved: each contender runs once, then all again. Medians; slow contenders run in every other round.
 The count excludes what we ask for beyond the 10,000 to find them; the time does not.
 """

@@ -1,8 +1,11 @@
 """Raw records to all daily tables by DuckDB: every day's statements of rebuild_duckdb.sql.
 
-python benchmarks/peers/rebuild_duckdb.py LAKE OUT THREADS
+python benchmarks/peers/rebuild_duckdb.py LAKE OUT THREADS PROCESSES
+
+Of several processes each takes its share of the days.
 """
 
+import multiprocessing
 import sys
 import time
 from pathlib import Path
@@ -22,13 +25,25 @@ OPTIONS = "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZ
 
 
 def main() -> None:
-    """Makes the tables of every day below OUT; prints when it began and the peak of memory in MiB."""
+    """Makes the tables of every day; prints when it began and the peak of memory of all processes together, in MiB."""
     started = time.monotonic()
-    lake, out, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    lake, out, threads, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    folders = sorted((lake / "raw/call_records").iterdir())
+    shares = [(folders[index::processes], out, threads) for index in range(processes)]
+    if processes == 1:
+        peaks = [publish(*shares[0])]
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            peaks = pool.starmap(publish, shares)
+    print(started, sum(peaks))
+
+
+def publish(folders: list[Path], out: Path, threads: int) -> float:
+    """Makes the tables of some days below OUT; gives this process's peak of memory."""
     sql = Path(__file__).with_suffix(".sql").read_text()
     with duckdb.connect(config={"threads": threads}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for folder in sorted((lake / "raw/call_records").iterdir()):
+        for folder in folders:
             texts = {
                 "segments": f"'{folder}/*.parquet'",
                 "day": f"'{folder.name.removeprefix('call_date=')}'",
@@ -44,7 +59,7 @@ def main() -> None:
                 statements = statements.replace(f"${name}", texts[name])
             connection.execute(statements)
     status = Path("/proc/self/status").read_text()
-    print(started, int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":
