@@ -76,7 +76,8 @@ def _make_targets(results: Sequence[Line]) -> str:
 
     singer = ("Singer tap", "Singer tap and target")
     quiet = tuple(f"{name}, partitions, no log" for name in singer)
-    tables = ("dlt, async", "dlt, async, one table")
+    tables = ("dlt, async", "dlt, async, one table", "dlt, async, pages, one table")
+    extractions = ("dlt, async, extract only", "dlt, async, pages, extract only")
     wanted: list[tuple[str, float | None, str, float, bool]] = [
         (
             "sweep, against the script with httpx over aiohttp",
@@ -86,7 +87,7 @@ def _make_targets(results: Sequence[Line]) -> str:
             True,
         ),
         ("sweep, against dlt's best that makes a table", ratio(tables), " times", 1.2, True),
-        ("sweep, against dlt's extraction alone", ratio(["dlt, async, extract only"]), " times", 1.2, True),
+        ("sweep, against dlt's extraction alone", ratio(extractions), " times", 1.2, True),
         ("sweep, against Airbyte CDK", ratio(["Airbyte CDK"]), " times", 5.0, True),
         ("sweep, against Singer, tap alone or with target", ratio(singer), " times", 5.0, True),
         ("sweep, against Singer with partitions and no log", ratio(quiet), " times", 5.0, True),
