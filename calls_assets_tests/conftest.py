@@ -27,7 +27,16 @@ settings.register_profile("calls-assets", deadline=None, suppress_health_check=[
 settings.load_profile("calls-assets")
 
 
-UNCOVERED = ("distributed/", "e2e/", "faults/", "readers/", "deploy/", "ingest/test_holes.py", "ingest/test_sweep_old")
+UNCOVERED = (
+    "distributed/",
+    "e2e/",
+    "faults/",
+    "deploy/",
+    "readers/test_same",
+    "readers/test_while",
+    "ingest/test_holes.py",
+    "ingest/test_sweep_old",
+)
 """Tests of processes, protocols, other people's programs and weeks of an account: what they cover others cover too.
 
 To measure it makes a test of sweeps take nearly three times as long.
