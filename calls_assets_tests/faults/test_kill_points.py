@@ -124,6 +124,7 @@ def torment(
                     pool.shutdown(cancel_futures=True)
                     break
     done, found = jobs[: len(results)], {state: problems for state, problems in results if problems is not None}
+    assert until or all(state in found for state, _ in results), "a state was left that no process has recovered"
     violations = [
         f"{make_stages(world)[number].name}, operation {point.at}, {point.mode}: {problem}"
         for (number, _, _, point, *_), (state, problems) in zip(done, results, strict=True)
