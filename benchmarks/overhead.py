@@ -4,9 +4,9 @@
 
 As a command, every contender is `dagster asset materialize`, a process of its own. The floor is an empty asset in the
 same project ([`-m empty_asset`](../benchmarks/peers/empty_asset.py)). Our definitions make its command shorter too, as
-they keep the collector of garbage from what is loaded; "collector not spared" is the same without that ([`-m
-empty_plain`](../benchmarks/peers/empty_plain.py)); and there is an empty asset in a project of its own ([`-m
-empty_project`](../benchmarks/peers/empty_project.py)). Ours is `-m calls_assets.definitions --select "*"` with a
+they keep the collector of garbage from what is loaded; "collector not spared" is the same without that
+([`-m empty_plain`](../benchmarks/peers/empty_plain.py)); and there is an empty asset in a project of its own
+([`-m empty_project`](../benchmarks/peers/empty_project.py)). Ours is `-m calls_assets.definitions --select "*"` with a
 partition or a range; within one process all are run by [`in_process.py`](../benchmarks/peers/in_process.py).
 
 A sweep is everything: raw records, deliveries, seven tables, agents, marts, catalogue and the report of the day, with

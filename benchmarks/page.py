@@ -193,7 +193,7 @@ def _make_section(module: str, results: Sequence[Line], images: Path) -> list[st
         picture = images / f"bench-{re.sub(r'[^a-z0-9]+', '-', benchmark.lower()).strip('-')}.svg"
         (_draw_lines if "x" in lines[0] else _draw_bars)(lines, picture)
         parts.append(f"![{benchmark}]({os.path.relpath(picture, images.parent)})\n")
-        if benchmark == "sweep":
+        if module == "sweep":
             parts.append(_make_contenders({line["contender"] for line in lines}))
     return parts
 
@@ -215,24 +215,23 @@ def _make_bars_table(lines: Sequence[Line]) -> str:
     metrics = list(dict.fromkeys(line["metric"] for line in lines))
     found = {(line["contender"], line["metric"]): line for line in lines}
     contenders = list(dict.fromkeys(line["contender"] for line in lines))
-    own = next(
-        (found[name, metrics[0]]["median"] for name in contenders if _is_ours(name) and (name, metrics[0]) in found),
-        None,
-    )
-    is_time = metrics[0].startswith(("seconds", "milliseconds"))
-    rows = []
-    for name in contenders:
-        first = found.get((name, metrics[0]))
-        times = ""
-        if own and first is not None and first["median"] and not _is_ours(name):
-            times = f"{first['median'] / own if is_time else own / first['median']:.2f}"
-        cells = [_show(found.get((name, metric))) for metric in metrics]
-        rows.append([f"**{name}**" if _is_ours(name) else name, cells[0], times, *cells[1:]])
-    header = ["contender", metrics[0], "theirs ÷ ours" if is_time else "ours ÷ theirs", *metrics[1:]]
     if len(metrics) > _MOST_COLUMNS:
         return _make_table(["", *contenders], [[m, *(_show(found.get((c, m))) for c in contenders)] for m in metrics])
-    if own is None or all(map(_is_ours, contenders)):
-        header, rows = [header[0], *metrics], [[row[0], row[1], *row[3:]] for row in rows]
+    medians = {name: found[name, metrics[0]]["median"] for name in contenders if (name, metrics[0]) in found}
+    own = next((median for name, median in medians.items() if _is_ours(name)), None)
+    theirs = {name: median for name, median in medians.items() if median and not _is_ours(name)}
+    is_time = metrics[0].startswith(("seconds", "milliseconds"))
+    ratios = (
+        {name: f"{median / own if is_time else own / median:.2f}" for name, median in theirs.items()} if own else {}
+    )
+    header, rows = ["contender", *metrics], []
+    for name in contenders:
+        cells = [_show(found.get((name, metric))) for metric in metrics]
+        rows.append([f"**{name}**" if _is_ours(name) else name, *cells])
+    if ratios:
+        header.insert(2, "theirs ÷ ours" if is_time else "ours ÷ theirs")
+        for name, row in zip(contenders, rows, strict=True):
+            row.insert(2, ratios.get(name, ""))
     return _make_table(header, rows)
 
 

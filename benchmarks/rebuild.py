@@ -105,14 +105,16 @@ def measure(root: Path, days: int, rounds: int) -> None:
     bodies = make_raw_lake(root, days=days, bodies_a_day=BODIES_A_DAY)
     tell(f"{bodies:,} bodies in {days} days, made in {time.monotonic() - began:.0f} s")
     contenders: dict[tuple[str, int], Callable[[Path, int], Run]] = {
-        (OURS, 1): rebuild_ours,
-        (DUCKDB, 1): rebuild_duckdb,
-        (OURS, 2): rebuild_ours,
-        (DUCKDB, 2): rebuild_duckdb,
-        (TWO_DUCKDBS, 2): partial(rebuild_duckdb, processes=2),
+        (name, cores): rebuild
+        for name, cores, rebuild in (
+            (OURS, 1, rebuild_ours),
+            (DUCKDB, 1, rebuild_duckdb),
+            (OURS, 2, rebuild_ours),
+            (DUCKDB, 2, rebuild_duckdb),
+            (TWO_DUCKDBS, 2, partial(rebuild_duckdb, processes=2)),
+        )
+        if cores <= (os.cpu_count() or 1)
     }
-    if (os.cpu_count() or 1) < 2:
-        contenders = {key: rebuild for key, rebuild in contenders.items() if key[1] == 1}
     runs: dict[tuple[str, int], list[Run]] = {key: [] for key in contenders}
     for _ in range(rounds):
         for key, rebuild in contenders.items():

@@ -5,12 +5,13 @@ python benchmarks/peers/rebuild_duckdb.py LAKE OUT THREADS PROCESSES
 Of several processes each takes its share of the days.
 """
 
-import multiprocessing
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import duckdb
+from shared_days import peak_memory, share_days
 
 TABLES = (
     "call_agents",
@@ -29,16 +30,10 @@ def main() -> None:
     started = time.monotonic()
     lake, out, threads, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     folders = sorted((lake / "raw/call_records").iterdir())
-    shares = [(folders[index::processes], out, threads) for index in range(processes)]
-    if processes == 1:
-        peaks = [publish(*shares[0])]
-    else:
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            peaks = pool.starmap(publish, shares)
-    print(started, sum(peaks))
+    print(started, share_days(partial(publish, out, threads), folders, processes))
 
 
-def publish(folders: list[Path], out: Path, threads: int) -> float:
+def publish(out: Path, threads: int, folders: list[Path]) -> float:
     """Makes the tables of some days below OUT; gives this process's peak of memory."""
     sql = Path(__file__).with_suffix(".sql").read_text()
     with duckdb.connect(config={"threads": threads}) as connection:
@@ -58,8 +53,7 @@ def publish(folders: list[Path], out: Path, threads: int) -> float:
             for name in sorted(texts, key=len, reverse=True):
                 statements = statements.replace(f"${name}", texts[name])
             connection.execute(statements)
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return peak_memory()
 
 
 if __name__ == "__main__":

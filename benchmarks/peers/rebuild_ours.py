@@ -7,12 +7,14 @@ Two processes stand for two runs at once, each with half of the days: what the r
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from shared_days import peak_memory, share_days
 
 from calls_assets.derive import publish_day
 from calls_assets.lake import Lake
@@ -25,13 +27,7 @@ def main() -> None:
     place, processes = sys.argv[1], int(sys.argv[2])
     root = place if "://" in place else Path(place)
     days = sorted(Lake.open(root).raw_keys())
-    shares = [days[index::processes] for index in range(processes)]
-    if processes == 1:
-        peaks = [publish(root, days)]
-    else:
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            peaks = pool.starmap(publish, [(root, share) for share in shares])
-    print(started, sum(peaks))
+    print(started, share_days(partial(publish, root), days, processes))
 
 
 def publish(root: Location, days: list[date]) -> float:
@@ -39,8 +35,7 @@ def publish(root: Location, days: list[date]) -> float:
     lake = Lake.open(root)
     for day in days:
         publish_day(lake, day, timezone=ZoneInfo("UTC"), reread_after=(timedelta(days=7),))
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return peak_memory()
 
 
 if __name__ == "__main__":
