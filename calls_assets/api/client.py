@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,8 +128,7 @@ class ClientConfig:
             raise ValueError("concurrency, max_attempts and body_limit_bytes must be at least 1")
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_utc_now = partial(datetime.now, UTC)
 
 
 class CallsClient:
@@ -163,7 +163,7 @@ class CallsClient:
         self._clock = clock
         self._jitter = jitter
         self._prefix = config.base_url.rstrip("/") + "/calls/"
-        self._base = URL(self._prefix.rstrip("/"))
+        self._base = URL(self._prefix)
         self._token = config.token or _read_token(config.token_file)
         self._pattern = _build_pattern(self._prefix, self._token)
         self._token_lock = asyncio.Lock()
@@ -284,18 +284,21 @@ class CallsClient:
     def _build_request(self, path: str) -> httpx.Request:
         """Copies the pattern of a request: building each anew was a tenth of all work for a call."""
         request = httpx.Request.__new__(httpx.Request)
-        request.__dict__ = self._pattern | {"url": self._prefix + path, "extensions": {TARGET: self._base / path}}
+        target = self._base.with_path(self._base.raw_path + path, encoded=True)
+        request.__dict__ = self._pattern | {"url": self._prefix + path, "extensions": {TARGET: target}}
         return request
 
     async def _read_call(self, call_id: int, response: httpx.Response) -> Answer | _Failure:
         limit = self._config.body_limit_bytes
-        if any(name.lower() == b"content-encoding" and _is_coding(value) for name, value in response.headers.raw):
-            return _Failure("a compressed body, which was not asked for")
         body = await _read_body(response, limit)
         if body is None:
             return _Failure(f"body larger than {limit} bytes")
         answer = Answer(call_id, self._clock(), 200, body)
-        return answer if _has_envelope(body) else _Failure("HTTP 200 with a body that holds no call", answer=answer)
+        if _has_envelope(body):
+            return answer
+        if _is_coding(response.headers.get("content-encoding", "")):
+            return _Failure("a compressed body, which was not asked for")
+        return _Failure("HTTP 200 with a body that holds no call", answer=answer)
 
     def _heed_retry_after(self, response: httpx.Response) -> float:
         """Pauses all tasks for as long as the response asks; gives that time in seconds."""
@@ -498,8 +501,8 @@ def _build_pattern(url: str, token: str) -> dict[str, Any]:
     return request.__dict__ | {"headers": CIMultiDict(headers)}
 
 
-def _is_coding(value: bytes) -> bool:
-    return value.strip().lower() not in {b"identity", b""}
+def _is_coding(value: str) -> bool:
+    return not {coding.strip().lower() for coding in value.split(",")} <= {"identity", ""}
 
 
 async def _read_body(response: httpx.Response, limit: int) -> bytes | None:

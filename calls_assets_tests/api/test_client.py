@@ -345,11 +345,26 @@ def test_a_body_of_exactly_the_limit_is_taken() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "gzip, gzip", "identity, gzip"])
-def test_a_compressed_body_is_refused_unread(encoding: str) -> None:
+def test_a_compressed_body_is_refused_as_it_is(encoding: str) -> None:
     """A bomb cannot be inflated, as nothing is."""
     bomb = gzip.compress(b" " * 10_000_000)
     result, _, _ = fetch_one(say(response(200, bomb, f"Content-Encoding: {encoding}")), max_attempts=1)
     assert reason_of(result) == "a compressed body, which was not asked for"
+
+
+@pytest.mark.parametrize("encoding", ["identity", "identity, ", "gzip"])
+def test_a_readable_body_is_taken_whatever_its_coding_is_called(encoding: str) -> None:
+    """What holds a call in plain text is not compressed."""
+    result, _, _ = fetch_one(say(response(200, body_of(7), f"Content-Encoding: {encoding}")), max_attempts=1)
+    assert isinstance(result, Answer)
+    assert result.body == body_of(7)
+
+
+def test_a_body_without_a_call_is_not_called_compressed_for_an_empty_coding() -> None:
+    """Identity is no coding."""
+    result, _, _ = fetch_one(say(response(200, b"<html>", "Content-Encoding: identity")), max_attempts=1)
+    assert isinstance(result, Answer)
+    assert result.body == b"<html>"
 
 
 def test_rubbish_instead_of_http_is_a_passing_failure_that_quotes_nothing() -> None:
