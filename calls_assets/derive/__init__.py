@@ -4,9 +4,10 @@ Belongs here: what a row of a table is. Stays out: reading and writing (`lake`),
 """
 
 from calls_assets.derive.agents import derive_agents
+from calls_assets.derive.agents_publish import publish_agents
 from calls_assets.derive.check import count_doubles, count_orphans
 from calls_assets.derive.day import derive_day
-from calls_assets.derive.publish import PublishReport, publish_agents, publish_day
+from calls_assets.derive.publish import PublishReport, publish_day
 
 __all__ = [
     "PublishReport",

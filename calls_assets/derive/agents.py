@@ -2,7 +2,7 @@
 
 A **sighting** is one agent on one call: a leg, or an entry of `agent_ids` without a leg. Of each agent only the few
 sightings that decide its row are kept from day to day, so memory does not grow with the days, and as they are chosen by
-what they say, never by when they came, the order of the days does not matter.
+what they say, never by when they came, the order of the days does not matter, nor whether some are chosen first.
 """
 
 from __future__ import annotations
@@ -43,9 +43,24 @@ def derive_agents(days: Iterable[tuple[pa.Table, pa.Table]]) -> pa.Table:
     Returns:
         The table `agents`, by agent_id.
     """
+    return describe_agents([find_sightings(days)])
+
+
+def find_sightings(days: Iterable[tuple[pa.Table, pa.Table]]) -> pa.Table:
+    """Finds the sightings that decide, of all that there are in some days.
+
+    Args:
+        days: As for `derive_agents`.
+    """
     kept = _SIGHTINGS.empty_table()
     for calls, call_agents in days:
-        kept = _keep_deciding(pa.concat_tables([kept, *_find_sightings(calls, call_agents)]))
+        kept = _keep_deciding(pa.concat_tables([kept, *_find_all(calls, call_agents)]))
+    return kept
+
+
+def describe_agents(sightings: Iterable[pa.Table]) -> pa.Table:
+    """Makes `agents` of what `find_sightings` gave for parts of the days, in any order."""
+    kept = _keep_deciding(pa.concat_tables([_SIGHTINGS.empty_table(), *sightings]))
     seen = kept.group_by("agent_id", use_threads=False).aggregate(
         [*((name, "last") for name in _LATEST), ("seen_at", "min"), ("seen_at", "max")]
     )
@@ -53,7 +68,7 @@ def derive_agents(days: Iterable[tuple[pa.Table, pa.Table]]) -> pa.Table:
     return pa.Table.from_arrays([seen[name].combine_chunks() for name in columns], schema=_AGENTS)
 
 
-def _find_sightings(calls: pa.Table, call_agents: pa.Table) -> tuple[pa.Table, pa.Table]:
+def _find_all(calls: pa.Table, call_agents: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Gives a day's sightings: the legs, and the agents of `agent_ids` without a leg in the call."""
     call_of_leg = pc.index_in(call_agents["call_id"], value_set=calls["call_id"].combine_chunks())
     call_started_at = calls["started_at"].take(call_of_leg)

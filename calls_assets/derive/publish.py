@@ -1,13 +1,12 @@
 """Publishing: writes the tables of a day so that they show all of its raw, whoever else is writing.
 
-What belongs here: the order of writing and the second look at raw. What stays out: what the rows are (`day`,
-`agents`) and how files are replaced (`lake`).
+What belongs here: the order of writing and the second look at raw. What stays out: what the rows are (`day`), how files
+are replaced (`lake`), and the table that has no days (`agents_publish`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -17,26 +16,21 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calls_assets.derive.agents import derive_agents
 from calls_assets.derive.day import derive_day
 from calls_assets.lake import (
     DAILY_TABLES,
     TABLES,
-    TABLES_PREFIX,
     CorruptFileError,
     Lake,
     LakeError,
     Published,
     RawDay,
-    StoredFile,
 )
 from calls_assets.lake.recipe import make_recipe
 
 _ATTEMPTS = 20
 _CODE = ("calls_assets.derive", "calls_assets.api", "calls_assets.lake")
 _LIBRARIES = (pa.__version__, msgspec.__version__)
-_CALL_COLUMNS = ("call_id", "started_at", "agent_ids")
-_LEG_COLUMNS = ("call_id", "leg", "agent_id", "user_id", "alias", "sip", "started_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,36 +175,3 @@ def _count_rows(lake: Lake, day: date, names: Collection[str], seals: Mapping[st
         if seal != seals.get(name):
             return None
     return counts
-
-
-def publish_agents(lake: Lake, *, unless_current: bool = False) -> int:
-    """Derives `agents` from the tables of all days and writes it.
-
-    Args:
-        lake: The lake.
-        unless_current: Leave it as it is when it is whole and was made of the same files in the same way.
-
-    Returns:
-        The number of agents.
-    """
-    for _ in range(_ATTEMPTS):
-        seen = _list_sources(lake)
-        recipe = make_recipe(_CODE, TABLES["agents"].schema, seen)
-        if unless_current and lake.read_made_of("agents").get("recipe") == recipe:
-            with suppress(FileNotFoundError, CorruptFileError):
-                return lake.count_rows("agents")[0]
-        days = sorted(set(lake.table_days("calls")) & set(lake.table_days("call_agents")))
-        agents = derive_agents(
-            (lake.read_table("calls", day, _CALL_COLUMNS), lake.read_table("call_agents", day, _LEG_COLUMNS))
-            for day in days
-        )
-        lake.write_table("agents", None, agents)
-        if _list_sources(lake) == seen:
-            if unless_current:
-                lake.write_made_of("agents", {"recipe": recipe})
-            return len(agents)
-    raise LakeError("the tables keep changing while agents is made: try again")
-
-
-def _list_sources(lake: Lake) -> list[StoredFile]:
-    return [file for name in ("calls", "call_agents") for file in lake.list_files(f"{TABLES_PREFIX}{name}/")]

@@ -484,6 +484,19 @@ class Lake:
             with _explained(f"write {key}"):
                 self.storage.replace(key, _seal_mark(key, content))
 
+    def read_kept(self, name: str) -> pa.Table:
+        """Reads what `write_kept` stored; without columns when it is missing or damaged, as it can be made again."""
+        key = f"{_MADE_OF_PREFIX}{name}.parquet"
+        with contextlib.suppress(FileNotFoundError, CorruptFileError):
+            return parquet.decode(key, self._read(key))
+        return pa.table({})
+
+    def write_kept(self, name: str, rows: pa.Table) -> None:
+        """Keeps rows that something was made of on the way, and the metadata of their schema."""
+        key = f"{_MADE_OF_PREFIX}{name}.parquet"
+        with _explained(f"write {key}"):
+            self.storage.replace(key, parquet.encode(key, rows))
+
     def published_days(self) -> list[date]:
         """Lists the days whose tables were written, by the names of their marks alone."""
         keys = [key for key, _, _ in self.list_files(_PUBLISHED_PREFIX)]

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calls_assets.derive import derive_day, publish, publish_agents, publish_day
-from calls_assets.derive.agents import derive_agents
+from calls_assets.derive import agents_publish, derive_day, publish, publish_agents, publish_day
+from calls_assets.derive.agents import describe_agents
 from calls_assets.lake import DAILY_TABLES, Lake, Read, parquet
 from calls_assets.lake.lake import RawDay
 from calls_assets.lake.schemas import CALL_EVENTS
@@ -71,10 +71,10 @@ def derived(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
     def derive_them(*arguments: Any) -> pa.Table:  # noqa: ANN401 - passes everything on
         done.append(AGENTS)
-        return derive_agents(*arguments)
+        return describe_agents(*arguments)
 
     monkeypatch.setattr(publish, "derive_day", derive_some)
-    monkeypatch.setattr(publish, "derive_agents", derive_them)
+    monkeypatch.setattr(agents_publish, "describe_agents", derive_them)
     return done
 
 
