@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from calls_assets.lake.errors import LakeError
 from calls_assets.lake.storage import LocalStorage, Storage
-from calls_assets.settings import Location
+from calls_assets.settings import Location, SettingsError, parse_location
 
 if TYPE_CHECKING:
     from calls_assets.lake.object_storage import ObjectStorage
@@ -29,9 +29,15 @@ def open_storage(location: Location, *, is_writable: bool = True, is_single_writ
             needs.
 
     Raises:
-        LakeError: The store needs a single writer, its settings are wrong, or the extra is not installed.
+        LakeError: There can be no lake, the store needs a single writer, its settings are wrong, or the extra is not
+            installed.
         OSError: It cannot be used.
     """
+    if isinstance(location, str):
+        try:
+            location = parse_location("the lake's place", location)
+        except SettingsError as problem:
+            raise LakeError(str(problem)) from None
     if isinstance(location, Path):
         directory = LocalStorage(location, is_writable=is_writable)
         if is_writable:

@@ -178,12 +178,15 @@ def decode_backwards(key: str, file: BinaryIO, columns: Sequence[str]) -> Iterat
 
     Raises:
         CorruptFileError: The bytes are no such file.
+        OSError: The system does not give them.
     """
     try:
         parts = pq.ParquetFile(file, page_checksum_verification=True)
         for index in reversed(range(parts.num_row_groups)):
             yield parts.read_row_group(index, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError, ValueError, KeyError) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:  # pyarrow's own have none
+            raise
         raise CorruptFileError(key, _summarise(problem)) from None
 
 

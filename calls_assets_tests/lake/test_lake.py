@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 from datetime import UTC, date, datetime, timedelta
@@ -213,6 +215,23 @@ def test_the_highest_call_is_found_from_the_end_of_a_segment(tmp_path: Path, mon
         lake.find_highest_call(nothing)
 
 
+def test_a_segment_that_the_system_does_not_give_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the bytes themselves can be."""
+
+    class Failing(io.BytesIO):
+        def read(self, _size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lake = Lake.open(tmp_path)
+    key = lake.land(DAY, [make_read(1)]).key
+    monkeypatch.setattr(LocalStorage, "open", lambda _storage, _key: Failing(bytes(4_000)))
+    with pytest.raises(LakeError, match="input/output error") as caught:
+        lake.find_highest_call(key)
+    assert not isinstance(caught.value, CorruptFileError)
+
+
 def test_the_highest_call_is_found_in_a_store_without_parts_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +266,16 @@ def test_the_lake_refuses_another_source(place: Location) -> None:
     lake.storage.replace("lake.json", b"{")
     with pytest.raises(LakeError, match="restore it"):
         lake.bind("UTC", "https://api.example.com/v2")
+
+
+def test_a_place_may_be_written_out(tmp_path: Path) -> None:
+    """A directory as a string is one; an address that no lake can be in is told as such."""
+    key = Lake.open(str(tmp_path / "lake")).land(DAY, [make_read(1)]).key
+    assert (tmp_path / "lake" / key).exists()
+    for address in ("ftp://host/lake", "s3://user:secret@bucket/lake"):
+        with pytest.raises(LakeError, match="write it as s3://bucket/prefix") as caught:
+            Lake.open(address)
+        assert "secret" not in str(caught.value)
 
 
 def test_a_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
