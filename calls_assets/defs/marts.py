@@ -6,6 +6,7 @@ What belongs here: running the work and telling Dagster about each day. What sta
 
 from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
@@ -23,6 +24,9 @@ from calls_assets.report import publish_report
 from calls_assets.settings import Settings
 
 _JOURNEYS = "call_journeys"
+_LOGGED_DAYS = 28
+"""A run that says nothing for minutes is taken for dead (`runs`). Whole weeks, by which journeys are made."""
+
 _Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization]
 
 
@@ -104,8 +108,11 @@ def _publish_reports(context: dg.AssetExecutionContext, api: CallsApi, store: La
     zone = api.settings.timezone
     try:
         lake = store.open()
-        for found in coverage(lake, to_days(context.partition_keys), zone):
+        days = to_days(context.partition_keys)
+        for number, found in enumerate(coverage(lake, days, zone)):
             day = found.day
+            if number and number % _LOGGED_DAYS == 0:
+                context.log.info(f"pages of {number} of {len(days)} days")
             if not api.settings.id_scan:
                 found = found.without_scan()  # noqa: PLW2901 - one way on for both
             result = publish_report(lake, day, now=api.now(), timezone=zone, coverage=found)
@@ -126,14 +133,18 @@ def _publish_marts(
     selected = [name for name in MARTS if dg.AssetKey(name) in context.selected_asset_keys]
     try:
         lake = store.open()
-        reports = publish_marts(
-            lake,
-            days,
-            now=api.now(),
-            timezone=api.settings.timezone,
-            names=selected,
-            unless_current=is_sweep(context.run),
-        )
+        reports: dict[date, MartsReport] = {}
+        for _, group in groupby(days, lambda day: monday_of(day).toordinal() // _LOGGED_DAYS):
+            reports |= publish_marts(
+                lake,
+                group,
+                now=api.now(),
+                timezone=api.settings.timezone,
+                names=selected,
+                unless_current=is_sweep(context.run),
+            )
+            if len(reports) < len(days):
+                context.log.info(f"marts of {len(reports)} of {len(days)} days")
         others = publish_journeys_around(lake, days, api) if _JOURNEYS in selected else {}
     except LakeError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None

@@ -139,7 +139,8 @@ def _publish(work: _Work, made_of: Mapping[date, dict[str, Any]] | None) -> Iter
     span = journey_days(work.monday) if name == _JOURNEYS else days
     for _ in range(_ATTEMPTS):
         seen = _list_sources(lake, name, span)  # before the days: one that appears later is a difference then
-        stored = set.intersection(*(set(lake.table_days(source)) for source in _SOURCES[name]))
+        keys = {file.key for file in seen}
+        stored = {day for day in span if all(lake.table_key(source, day) in keys for source in _SOURCES[name])}
         missing = [day for day in days if day not in stored]
         if missing:
             raise LakeError(f"{missing[0]} has no tables in the lake: materialize them before its marts")
