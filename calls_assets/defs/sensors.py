@@ -26,10 +26,16 @@ CATCH_UP_DAYS = 31
 
 
 def days_behind(lake: Lake, today: date, first_day: date) -> list[date]:
-    """Lists the days from the last one with tables to today, rising; at most a month of them."""
-    last = max((day for day in lake.published_days() if day <= today), default=today)
-    first = max(last, first_day, today - timedelta(days=CATCH_UP_DAYS))
-    return [first + timedelta(days=offset) for offset in range((today - first).days + 1)]
+    """Lists the days of the last month that stand without tables behind one that has some; the last of these; today.
+
+    Rising. What lies before the first day with tables is a backfill's matter.
+    """
+    earliest = max(first_day, today - timedelta(days=CATCH_UP_DAYS))
+    published = {day for day in lake.published_days() if day <= today}
+    last = max(published, default=today)
+    first = min((day for day in published if day >= earliest), default=max(last, earliest))
+    days = [first + timedelta(days=offset) for offset in range((today - first).days + 1)]
+    return [day for day in days if day not in published or day in {last, today}]
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -40,7 +46,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         job_name=SWEEP_JOB,
         minimum_interval_seconds=settings.poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Looks for calls beyond the highest stored id and sweeps today, and the days missed since, if any.",
+        description="Looks for calls beyond the highest stored id and sweeps today, and the days that were missed.",
     )
     def new_call_ids(
         context: dg.SensorEvaluationContext,
@@ -83,6 +89,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                 )
                 for day in days
                 if not is_in_flight(context.instance, day)
+                and (day == today or pause_after_failures(context.instance, day, now) is None)
             ]
         )
 

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
+from calls_assets.api import HIGHEST_ID
 from calls_assets.ingest.knowledge import Kind, Knowledge, day_start_us, group_days
 from calls_assets.lake import Lake, Segment
 
@@ -110,7 +111,7 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
         knowledge: What is known of the day and its neighbours.
         day: The day.
         failed: Ids asked for in vain: before the first and beyond the last known call, and in what is taken for a jump,
-            nothing else tells of them.
+            nothing else tells of them, nor of those between, which nobody asked for.
     """
     begin = day_start_us(day, knowledge.timezone)
     end = day_start_us(day + timedelta(days=1), knowledge.timezone)
@@ -132,19 +133,17 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
         unread.append((jump_before[0], low - 1))
     elif before:
         low = before + 1
-    elif first:
-        low = min((id_ for id_ in failed if id_ < first), default=first)
     if jump_after:
         high = at_end + MARGIN
         unread.append((high, jump_after[1]))
     elif after is not None and at_end:
         high = after
-    elif after is None:
-        high = max((id_ + 1 for id_ in failed if id_ > at_end), default=high)
     if jump_before and jump_before == jump_after:
         unread = [jump_before]  # both edges of the day lie in it
     low, high = min(low, first or low), max(high, (last or 0) + 1)
-    vain = {id_ for id_ in failed if any(begins <= id_ <= ends for begins, ends in unread)}
+    open_ends = [(1, first - 1)] if first and not before and not jump_before else []
+    open_ends += [(at_end + 1, HIGHEST_ID)] if after is None else []
+    vain = {id_ for id_ in failed if any(begins <= id_ <= ends for begins, ends in unread + open_ends)}
     answered = {*known, *vain} if vain else known
     return Coverage(
         day=day,

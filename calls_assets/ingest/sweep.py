@@ -35,6 +35,8 @@ LAND_EVERY_BYTES = 8 * 2**20
 LAND_EVERY_SECONDS = 15.0
 LOG_EVERY_SECONDS = 5.0
 FAILED_SHARE = 0.05
+FAILED_FEW = 5
+"""Ids without an answer that fail no sweep that had answers: of a small one they are more than their share."""
 GIVE_UP_SECONDS = 45.0
 """A sweep without a single answer for this long, while attempts fail, ends; pauses the API asked for do not count."""
 GIVE_UP_PAUSED_SECONDS = 1_200.0
@@ -177,7 +179,8 @@ async def sweep(
         log: Takes one progress line every few seconds.
 
     Raises:
-        SweepFailedError: More than 5 % of the ids failed, or nothing was answered for 45 s, nor a known call then.
+        SweepFailedError: More than 5 % of the ids failed, and more than five of them or all; or nothing was answered
+            for 45 s, nor a known call then.
         PermanentError: The API refused the token, or ten ids in a row; what was answered before is stored.
     """
     work = _Sweep(lake, client, options, now, log)
@@ -195,7 +198,8 @@ async def sweep(
     finally:
         await work.land()
     report = work.report(ordered)
-    if len(report.failed_ids) > FAILED_SHARE * report.requested:
+    few = FAILED_FEW if report.landed else 0
+    if len(report.failed_ids) > max(few, FAILED_SHARE * report.requested):
         first = ", ".join(str(id_) for id_ in report.failed_ids[:5])
         reason = f"{len(report.failed_ids)} of {report.requested} ids had no answer (first: {first})"
         raise SweepFailedError(reason, report)
@@ -240,12 +244,14 @@ async def probe_new_calls(
     Nothing is stored: the sweep that follows does it. For an empty lake it is 1, without asking; where only missing ids
     are stored (an account without calls), one of the ids asked for is a power of two that changes by the minute.
     """
-    segments = lake.segments(since=now().astimezone(options.timezone).date() - _RECENT)
+    today = now().astimezone(options.timezone).date()
+    segments = lake.segments(since=today - _RECENT)
     if len({segment.day for segment in segments}) < _LAST_DAYS:
         segments = lake.segments()
     if not segments:
         return 1
-    newest_days = sorted({segment.day for segment in segments})[-_LAST_DAYS:]
+    # Calls of days to come stand among those of today.
+    newest_days = sorted({segment.day for segment in segments}, key=lambda day: (day <= today, day))[-_LAST_DAYS:]
     top = _highest_call(lake, [segment for segment in segments if segment.day in newest_days])
     top = top or _highest_call(lake, lake.segments())
     for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
@@ -665,7 +671,10 @@ class _Sweep:
                 answer = await self._client.fetch(known)
         except (TransientError, TimeoutError):
             return False
-        self._take(answer)
+        except (RedirectRefusedError, RequestRefusedError):
+            pass  # an answer too, if not about the call
+        else:
+            self._take(answer)
         self._silence.end()
         return True
 

@@ -26,10 +26,10 @@ def group_waiting(inbox: Inbox, settings: Settings, today: date) -> dict[date, l
 
 
 def list_wanted(items: Iterable[Waiting], timezone: ZoneInfo, now: datetime) -> dict[int, Wanted]:
-    """Gives the ids to ask for. One that was asked for in vain is to be read again when its pause is over."""
+    """Gives the ids to ask for. A delivery's call that was missing is to be read again when its pause is over."""
     wanted: dict[int, Wanted] = {}
     for item in items:
-        since = now if item.attempts and is_due(item, now) else item.since
+        since = now if isinstance(item, Delivery) and item.attempts and is_due(item, now) else item.since
         day = item.day(timezone) if isinstance(item, Delivery) else None
         for id_ in [item.call_id] if isinstance(item, Delivery) else item.ids():
             if id_ not in wanted or wanted[id_].since < since:

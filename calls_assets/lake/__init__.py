@@ -1,7 +1,7 @@
 """The lake: paths, atomic writing, raw segments, table files and their schemas; the only code that touches storage."""
 
 from calls_assets.lake.errors import CorruptFileError, LakeError
-from calls_assets.lake.lake import SOURCE_KEY, TABLES_PREFIX, Lake, Published, RawDay, Segment
+from calls_assets.lake.lake import RAW_PREFIX, SOURCE_KEY, TABLES_PREFIX, Lake, Published, RawDay, Segment
 from calls_assets.lake.location import open_storage
 from calls_assets.lake.mart_schemas import DATASETS, MARTS
 from calls_assets.lake.raw import Read
@@ -15,6 +15,7 @@ __all__ = [
     "DAILY_TABLES",
     "DATASETS",
     "MARTS",
+    "RAW_PREFIX",
     "SOURCE_KEY",
     "TABLES",
     "TABLES_PREFIX",

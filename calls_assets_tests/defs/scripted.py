@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -109,14 +109,16 @@ def run(
     last: date | None = None,
     *,
     job_name: str = "sweep_job",
+    only: Collection[str] = (),
     **config: bool,
 ) -> Ran:
-    """Runs a job for a day or a range of days in one run."""
+    """Runs a job for a day or a range of days in one run, or some of its assets only."""
     job = build_definitions(settings).resolve_job_def(job_name)
     tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()} if last else {}
     result = job.execute_in_process(
         partition_key=None if last else first.isoformat(),
         tags=tags,
+        asset_selection=[dg.AssetKey(name) for name in only] or None,
         run_config={"ops": {"call_records": {"config": config}}} if config else None,
         instance=instance,
         raise_on_error=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ import pytest
 
 from calls_assets.defs import build_definitions
 from calls_assets.defs.checks import check_records
-from calls_assets.derive import derive_day, publish
+from calls_assets.derive import derive_day, publish, publish_day
 from calls_assets.ingest import coverage
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake, LakeError, Read
 from calls_assets.settings import Settings
@@ -141,6 +142,35 @@ def test_ids_in_a_jump_are_named_by_a_check_that_holds_and_read_when_asked_for(
         script.asked.clear()
         assert check(settings, TUESDAY) == (None, 0)
         assert not script.asked
+
+
+def test_a_run_over_many_days_says_how_far_it_is(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that says nothing for three minutes is taken for dead."""
+    monkeypatch.setattr("calls_assets.defs.marts._LOGGED_DAYS", 7)
+    days = [MONDAY + timedelta(days=offset) for offset in range(10)]
+    for day in days:
+        publish_day(Lake.open(settings.data_dir), day, timezone=settings.timezone, reread_after=())
+    only = (*MARTS, "daily_report")
+    ran = run(settings, instance, days[0], days[-1], job_name="rebuild_job", only=only)
+    assert ran.success
+    assert "marts of 7 of 10 days" in ran.log
+    assert "pages of 7 of 10 days" in ran.log
+    assert len(ran.materialized) == len(only) * len(days)
+
+
+def test_a_day_that_a_failed_run_did_not_reach_stays_without_tables(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables without a row would say that it had no calls, and nobody would come back to it."""
+    monkeypatch.setattr(importlib.import_module("calls_assets.ingest.sweep"), "GIVE_UP_SECONDS", 0.1)
+    script.failing = range(1, 2**40)  # type: ignore[assignment]
+    ran = run(settings, instance, TUESDAY, WEDNESDAY)
+    assert not ran.success
+    assert not ran.materialized
+    lake = Lake.open(settings.data_dir)
+    assert lake.table_days("calls") == lake.published_days() == []
 
 
 def test_many_failing_ids_fail_the_run_and_keep_the_days_done(

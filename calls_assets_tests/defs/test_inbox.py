@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import dagster as dg
 import pytest
 
 from calls_assets.inbox import Inbox
-from calls_assets.lake import Lake
+from calls_assets.lake import DAILY_TABLES, Lake
 from calls_assets.settings import Settings
-from calls_assets_tests.defs.scripted import ScriptedVendor, run
+from calls_assets_tests.defs import scripted
+from calls_assets_tests.defs.scripted import ScriptedVendor
 from calls_assets_tests.defs.test_sensors import tick
 from calls_assets_tests.e2e.running import read_rows
 from calls_assets_tests.lakes import root_of
@@ -24,6 +26,9 @@ NOW = datetime.now(UTC)
 TODAY = NOW.date()
 YESTERDAY = TODAY - timedelta(days=1)
 NOON = datetime(YESTERDAY.year, YESTERDAY.month, YESTERDAY.day, 12, tzinfo=UTC)
+
+run = partial(scripted.run, only=("call_records", "call_events", *DAILY_TABLES))
+"""Up to the tables: marts and page would double the time."""
 
 
 @pytest.fixture
@@ -163,6 +168,24 @@ def test_an_event_follows_a_call_that_moves(
     assert 105 not in {row["call_id"] for row in read_rows(root_of(settings), "calls", YESTERDAY)}
 
 
+def test_damaged_deliveries_are_kept_where_they_are(
+    settings: Settings, instance: dg.DagsterInstance, inbox: Inbox, script: ScriptedVendor
+) -> None:
+    """Their content cannot be asked for again: also a sweep that reads them, for a call that moves, leaves them."""
+    settings = replace(settings, id_scan=True)
+    inbox.put(delivery(105), NOW)
+    assert run(settings, instance, YESTERDAY).success
+    ((_, key),) = Lake.open(settings.data_dir).event_files(YESTERDAY)
+    file = root_of(settings) / key
+    damaged = file.read_bytes()[:-9] + b"123456789"
+    file.write_bytes(damaged)
+    script.add(105, NOON - timedelta(days=3))
+    ran = run(settings, instance, YESTERDAY, reread_final=True)
+    assert key in ran.log
+    assert not ran.success
+    assert file.read_bytes() == damaged
+
+
 def test_a_run_that_fails_leaves_the_inbox_as_it_is(
     settings: Settings, instance: dg.DagsterInstance, inbox: Inbox, script: ScriptedVendor
 ) -> None:
@@ -189,6 +212,21 @@ def test_named_ids_are_read_and_land_in_their_days(
     assert run(settings, instance, TODAY).success
     assert set(script.asked) == {103, 104, 105, 106, 900, 901}
     assert {row["call_id"] for row in read_rows(root_of(settings), "calls", YESTERDAY)} == {103, 104, 105, 106}
+    assert inbox.files() == []
+
+
+def test_an_id_without_an_answer_does_not_have_its_neighbours_read_again(
+    settings: Settings, instance: dg.DagsterInstance, inbox: Inbox, script: ScriptedVendor
+) -> None:
+    """Of named ids only those are asked for again that nobody answered for."""
+    inbox.enqueue([(100, 119)], NOW - timedelta(hours=1))
+    script.failing = {110}
+    assert run(settings, instance, TODAY).success
+    script.asked.clear()
+    run(settings, instance, TODAY)
+    assert script.asked.keys() == {110}
+    script.failing = set()
+    assert run(settings, instance, TODAY).success
     assert inbox.files() == []
 
 

@@ -14,6 +14,8 @@ import pytest
 from calls_assets.defs import build_definitions
 from calls_assets.defs.resources import CallsApi
 from calls_assets.defs.runs import SILENT_FOR, end_dead_runs, pause_after_failures
+from calls_assets.defs.sensors import days_behind
+from calls_assets.derive import publish_day
 from calls_assets.lake import Lake, Read
 from calls_assets.settings import Settings
 from calls_assets.simulator import Account, SettableClock, Vendor, create_app, serve
@@ -41,6 +43,9 @@ def tick(settings: Settings, instance: dg.DagsterInstance, name: str = "new_call
     """Evaluates a sensor: the partitions it asks for, or why it skips."""
     outcome = evaluate(settings, instance, name)
     return outcome if isinstance(outcome, str) else [str(request.partition_key) for request in outcome]
+
+
+SHOWN = ("call_records", *TABLES)
 
 
 def sweep(settings: Settings, instance: dg.DagsterInstance, day: date, *assets: str) -> dg.ExecuteInProcessResult:
@@ -103,13 +108,37 @@ def test_new_calls_start_a_sweep_and_none_do_not(settings: Settings, instance: d
     clock = SettableClock(datetime.now(UTC))  # which stands still: no call begins between the sweep and the tick
     with serve(create_app(Vendor(account), token=TOKEN, clock=clock)) as server:
         settings = replace(settings, api_base_url=server.url)
-        assert sweep(settings, instance, TODAY - timedelta(days=2)).success
+        assert sweep(settings, instance, TODAY - timedelta(days=2), *SHOWN).success
         requested = tick(settings, instance)
         assert requested == [(TODAY - timedelta(days=back)).isoformat() for back in (2, 1, 0)]
-        assert sweep(settings, instance, TODAY).success
+        assert sweep(settings, instance, TODAY, *SHOWN).success
         before = read_stats(server.url)["requests"]
         assert tick(settings, instance) == "no new calls"
         assert read_stats(server.url)["requests"] - before == 2
+
+
+def test_days_that_were_missed_between_others_are_made_up_for(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Of the last month, as soon as a day before them has tables; one that failed just now has its pause."""
+    lake = Lake.open(settings.data_dir)
+    first_day = TODAY - timedelta(days=100)
+
+    def behind() -> list[int]:
+        return [(TODAY - day).days for day in days_behind(lake, TODAY, first_day)]
+
+    def publish(back: int) -> None:
+        publish_day(lake, TODAY - timedelta(days=back), timezone=settings.timezone, reread_after=settings.reread_after)
+
+    assert behind() == [0]
+    publish(60)
+    assert behind() == list(range(31, -1, -1))
+    for back in (10, 9, 6, 2):
+        publish(back)
+    assert behind() == [8, 7, 5, 4, 3, 2, 1, 0]
+    publish(0)
+    assert behind() == [8, 7, 5, 4, 3, 1, 0]
+    add_run(instance, TODAY - timedelta(days=5), dg.DagsterRunStatus.FAILURE)
+    wanted = [(TODAY - timedelta(days=back)).isoformat() for back in (8, 7, 4, 3, 1, 0)]
+    assert tick(settings, instance) == wanted
 
 
 def test_a_tick_that_was_lost_changes_nothing(one_more: OneMore, instance: dg.DagsterInstance) -> None:
@@ -145,7 +174,7 @@ def test_what_is_stored_and_not_shown_is_asked_for_without_new_calls(
     requested = evaluate(one_more.settings, instance)
     assert not isinstance(requested, str)
     assert [(request.partition_key, request.run_config) for request in requested] == [(one_more.day.isoformat(), {})]
-    assert sweep(one_more.settings, instance, one_more.day, "call_records", *TABLES).success
+    assert sweep(one_more.settings, instance, one_more.day, *SHOWN).success
     assert one_more.call_id in shown(one_more)
     assert tick(one_more.settings, instance) == "no new calls"
 
@@ -250,7 +279,7 @@ def test_the_sensor_says_why_it_does_nothing(
 
 def test_an_api_that_refuses_is_a_reason_to_skip(settings: Settings, instance: dg.DagsterInstance) -> None:
     """The token is refused, or nobody listens: one line, and the next tick tries again."""
-    assert sweep(settings, instance, TODAY).success
+    assert sweep(settings, instance, TODAY, *SHOWN).success
     assert "denied access" in tick(replace(settings, api_token="wrong"), instance)
     assert "could not look: call" in tick(replace(settings, api_base_url="http://127.0.0.1:9"), instance)
 
@@ -258,7 +287,7 @@ def test_an_api_that_refuses_is_a_reason_to_skip(settings: Settings, instance: d
 def test_the_nightly_schedule_sweeps_what_is_due(settings: Settings, stored_instance: dg.DagsterInstance) -> None:
     """Yesterday and today always, with a look far ahead for today; older days while they have due reads."""
     old = TODAY - timedelta(days=3)
-    assert sweep(settings, stored_instance, old).success
+    assert sweep(settings, stored_instance, old, *SHOWN).success
     definitions = build_definitions(settings)
     schedule = definitions.resolve_schedule_def("nightly_sweep")
 

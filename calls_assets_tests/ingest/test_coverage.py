@@ -49,6 +49,14 @@ def test_an_id_that_failed_before_the_first_call_is_missed(tmp_path: Path) -> No
     assert report.coverage[DAYS[0]].unaccounted == ((1, 1),)
 
 
+def test_an_id_that_failed_far_beyond_the_last_call_is_missed_alone(tmp_path: Path) -> None:
+    """A look far ahead asks for single ids, and nobody for those between."""
+    far = 120 + 2**16
+    report = run_sweep(tmp_path, make_vendor(frozenset({far})), DAYS, ZONE)
+    assert report.failed_ids == (far,)
+    assert report.coverage[DAYS[2]].unaccounted == ((far, far),)
+
+
 @pytest.mark.parametrize(("first", "last"), [(41, 80), (81, 120)])
 def test_a_day_without_any_answer_is_not_complete(tmp_path: Path, first: int, last: int) -> None:
     """Between other days and at the end of the account."""
