@@ -10,7 +10,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 BIN := .venv/bin
 READY := .venv/.ready
 READERS := .venv/.readers
-COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true # some files are templates
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/' .venv/lib || true # some files are templates
 unexport PYTHONDONTWRITEBYTECODE # it doubles every start of Dagster
 
 .PHONY: help
@@ -54,9 +54,9 @@ test: lint $(READERS) ## Lint, types and all tests with coverage
 	  --include='calls_assets/api/*,calls_assets/ingest/*,calls_assets/lake/*,calls_assets/derive/*'
 
 .PHONY: torture
-torture: $(READERS) ## The long runs: thirty days of 2,000 calls against the oracle, every fault harness at full length
+torture: $(READERS) ## The long runs: thirty days of 2,000 calls against the oracle, every fault harness and reader at full length
 	@CALLS_TORTURE=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
-	  calls_assets_tests/e2e/test_backfill.py calls_assets_tests/faults calls_assets_tests/distributed
+	  calls_assets_tests/e2e/test_backfill.py calls_assets_tests/faults calls_assets_tests/distributed calls_assets_tests/readers
 
 .PHONY: demo
 demo: setup ## Seven days from a simulated vendor into .demo, and a look at the tables

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -62,9 +63,14 @@ class FinishedLake:
     days: list[date]
 
     def rows(self, name: str, day: date | None = None) -> list[dict[str, Any]]:
-        """Reads a file's rows."""
-        rows: list[dict[str, Any]] = self.lake.read_table(name, day).to_pylist()
-        return rows
+        """Gives a file's rows, for the caller to change."""
+        return [row.copy() for row in _read_rows(self.root, name, day)]
+
+
+@cache
+def _read_rows(root: Path, name: str, day: date | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = Lake.open(root).read_table(name, day).to_pylist()
+    return rows
 
 
 def open_lake(root: Path) -> FinishedLake:

@@ -1,27 +1,22 @@
-"""Run workers are forked from a process that has loaded everything, and end when they are told to."""
+"""Run workers are forked from a process that has loaded everything (in `dagster dev`: `e2e/test_dagster_dev.py`)."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from calls_assets.lake import open_storage
 from calls_assets.simulator import Account, Vendor, create_app, serve
-from calls_assets_tests.e2e.dagster_dev import ROOT, dagster_dev
-from calls_assets_tests.e2e.running import TOKEN, make_environment, materialize, read_rows, read_stats
+from calls_assets_tests.e2e.dagster_dev import ROOT
+from calls_assets_tests.e2e.running import TOKEN, make_environment, read_rows
 
 SLOW_TO_LOAD = ("aiohttp", "calls_assets", "duckdb", "httpx", "numpy", "pandas", "pyarrow", "pygal")
-REQUESTS_PER_SECOND = "20"
-"""So slow that a run can be ended under way."""
-
 SWEEP = """
 import importlib, json, os, sys, threading
 importlib.import_module("calls_assets.fork_server")
@@ -139,33 +134,3 @@ def test_forks_use_an_object_store(address: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(open_storage(address).list("raw/")) == 2
-
-
-@pytest.mark.timeout(600)
-def test_runs_in_dagster_dev_are_forks_and_can_be_ended(account: Account, tmp_path: Path) -> None:
-    """A run ended in the UI ends soon and keeps what it landed; the next one asks for the rest."""
-    day = account.first_day + timedelta(days=1)
-    with serve(create_app(Vendor(account), token=TOKEN)) as server:
-        environment = make_environment(tmp_path, server.url, CALLS_START_DATE=str(day))
-        with dagster_dev(environment | {"CALLS_API_REQUESTS_PER_SECOND": REQUESTS_PER_SECOND}) as dev:
-            dev.wait_for("the web server", dev.is_up, 180)
-            (run_id,) = dev.launch((["call_records"], day.isoformat()))
-            # The sensor's first sweep, of today, may come before it: one run fetches at a time.
-            started = dev.wait_for(
-                "its start", lambda: re.search(r"Started process .*pid: (\d+)", dev.messages(run_id))
-            )
-            asked = read_stats(server.url)["distinct_ids"]
-            dev.wait_for("its answers", lambda: read_stats(server.url)["distinct_ids"] > asked + 100)
-            assert int(started[1]) in dev.processes()["worker"]
-            dev.terminate(run_id)
-            dev.wait_for("its end", lambda: dev.runs(runIds=[run_id])[0]["status"] == "CANCELED", 60)
-            dev.wait_for("the end of its process", lambda: int(started[1]) not in dev.processes()["worker"], 10)
-            assert len(dev.processes()["fork server"]) == 1
-        files = [*(tmp_path / f"lake/raw/call_records/call_date={day}").glob("*.parquet")]
-        landed = [id_ for file in files for id_ in pq.ParquetFile(file).read(["call_id"])["call_id"].to_pylist()]
-        assert 50 < len(landed) < 200
-        done = materialize(environment, "--partition", day.isoformat())
-        assert done.returncode == 0, done.stderr[-3000:]
-        times = read_stats(server.url, ids=True)["per_id"]
-    assert {times[str(id_)] for id_ in landed} == {1}
-    assert len(read_rows(tmp_path / "lake", "calls", day)) > 250

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pyarrow.parquet as pq
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -17,21 +20,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from calls_assets.settings import Location
 from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import DagsterDev, dagster_dev
-from calls_assets_tests.e2e.running import TABLES, TOKEN, make_environment, read_rows
+from calls_assets_tests.e2e.running import TABLES, TOKEN, make_environment, read_rows, read_stats
 from calls_assets_tests.receiver import SECRET, receiving
 
 
 class Gate:
-    """When closed, answers the first two requests after a pause (a sensor's) and refuses the token of the others."""
+    """When closed, answers the first two requests after a pause (a sensor's) and refuses the token of the others.
+
+    Attributes:
+        is_closed: Whether it is.
+        delay_seconds: How long each request waits.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.is_closed = False
+        self.delay_seconds = 0.0
         self._served = 0
         self._heard = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
+        await asyncio.sleep(self.delay_seconds)
         self._served = self._served + 1 if time.monotonic() - self._heard < 0.5 else 1
         self._heard = time.monotonic()
         if not self.is_closed or self._served <= 2:
@@ -62,8 +72,43 @@ def on_one_machine(root: Path, base_url: str, **settings: str) -> Iterator[Dagst
         yield dev
 
 
+def list_landed(lake: Path, day: date) -> set[int]:
+    """Lists the ids that raw has answers about."""
+    files = [*(lake / f"raw/call_records/call_date={day}").glob("*.parquet")]
+    return {id_ for file in files for id_ in pq.ParquetFile(file).read(["call_id"])["call_id"].to_pylist()}
+
+
+def check_run_ended_at_work(dev: DagsterDev, gate: Gate, url: str, lake: Path, day: date) -> None:
+    """Runs are forks: one that is ended in the UI ends soon and keeps what it landed; the next asks for the rest."""
+    known = list_landed(lake, day)
+    gate.delay_seconds = 0.5
+    (run_id,) = dev.launch((["call_records"], day.isoformat()))
+    # A sweep by the sensor may be under way: one run fetches at a time.
+    started = dev.wait_for("its start", lambda: re.search(r"Started process .*pid: (\d+)", dev.messages(run_id)), 300)
+    asked = read_stats(url)["distinct_ids"]
+    dev.wait_for("its answers", lambda: read_stats(url)["distinct_ids"] > asked + 200)
+    assert int(started[1]) in dev.processes()["worker"]
+    dev.terminate(run_id)
+    dev.wait_for("its end", lambda: dev.runs(runIds=[run_id])[0]["status"] == "CANCELED", 60)
+    dev.wait_for("the end of its process", lambda: int(started[1]) not in dev.processes()["worker"], 10)
+    assert len(dev.processes()["fork server"]) == 1
+    gate.delay_seconds = 0.0
+    landed = list_landed(lake, day) - known
+    assert len(landed) > 100
+    (run_id,) = dev.launch((["call_records", *TABLES], day.isoformat()))
+    dev.wait_for("the rest", lambda: dev.runs(runIds=[run_id], statuses=["SUCCESS"]), 300)
+    times = read_stats(url, ids=True)["per_id"]
+    assert {times[str(id_)] for id_ in landed} == {1}
+    assert len(read_rows(lake, "calls", day)) > 2 * len(landed)
+
+
 def check_sensor_and_backfill(
-    root: Path, lake: Location, start: Callable[..., AbstractContextManager[DagsterDev]], **settings: str
+    root: Path,
+    lake: Location,
+    start: Callable[..., AbstractContextManager[DagsterDev]],
+    also: Callable[[DagsterDev, Gate, str, date], None] | None = None,
+    /,
+    **settings: str,
 ) -> None:
     """New calls start a run that lands them, also after a failed one, which is posted; a backfill reports its days.
 
@@ -71,6 +116,7 @@ def check_sensor_and_backfill(
         root: A directory for Dagster's home.
         lake: Where the rows come.
         start: Starts Dagster: gets root, address of the API and settings.
+        also: A further check of Dagster, the gate before the API, its address, and a day that was not swept yet.
         settings: Further settings.
     """
     zone = zone_at_noon()
@@ -117,6 +163,8 @@ def check_sensor_and_backfill(
             assert dev.partitions_of(asset, days) == days, asset
         for day in days:
             assert len(read_rows(lake, "calls", datetime.fromisoformat(day).date())) > 500
+        if also:
+            also(dev, gate, server.url, today - timedelta(days=5))
     for path in dev.log.parent.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
@@ -124,4 +172,7 @@ def check_sensor_and_backfill(
 @pytest.mark.timeout(1_200)
 def test_sensor_runs_and_backfill_in_dagster_dev(tmp_path: Path) -> None:
     """The main job in the UI, as it is deployed on one machine."""
-    check_sensor_and_backfill(tmp_path, tmp_path / "lake", on_one_machine)
+    lake = tmp_path / "lake"
+    check_sensor_and_backfill(
+        tmp_path, lake, on_one_machine, lambda dev, gate, url, day: check_run_ended_at_work(dev, gate, url, lake, day)
+    )
