@@ -5,8 +5,10 @@
 By [`growth.py`](../benchmarks/growth.py) itself: a lake with raw segments of so many days and so many calls a day is
 written, then an account in memory answers. What is measured is ours alone, as CPU seconds of that process. The sweep
 finds 200 calls more in today than the one before; or as many as said, in a day of 10,000. The tables are made after
-each such sweep, as runs make them; "all calls" is the first time. Files are counted after so many sweeps of a day that
-each found new calls: raw files if none were merged, and as runs leave them, which merge them when the tables show them.
+each such sweep, as runs make them; "all calls" is the first time. With days behind, these have tables too: a run also
+looks which of them no longer show their raw ("stale days"), and makes `agents`, which is of all days. Files are counted
+after so many sweeps of a day that each found new calls: raw files if none were merged, and as runs leave them, which
+merge them when the tables show them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import gc
 import shutil
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -26,7 +28,7 @@ from zoneinfo import ZoneInfo
 from harness import OURS, QUICK, emit
 
 from calls_assets.api import Answer, ClientStats
-from calls_assets.derive import publish_day
+from calls_assets.derive import publish_agents, publish_day
 from calls_assets.ingest import SweepOptions, sweep
 from calls_assets.ingest.sweep import probe_new_calls
 from calls_assets.lake import Lake, Read
@@ -66,7 +68,11 @@ class Account:
     def body(self, call_id: int) -> bytes:
         """Gives what the API says of a call."""
         seconds = self.started_at(call_id).timestamp()
-        return b'{"calls":{"id":%d,"started_at":%d,"is_ended":true,"duration":60}}' % (call_id, seconds)
+        return b'{"calls":{"id":%d,"started_at":%d,"is_ended":true,"duration":60,"all_agents":[{"id":%d}]}}' % (
+            call_id,
+            seconds,
+            1 + call_id % 20,
+        )
 
     def read(self, call_id: int) -> Read:
         """Gives what the lake has of a call."""
@@ -84,6 +90,7 @@ def main() -> None:
     """Prints the CPU milliseconds of ticks, sweeps and tables."""
     for days in DAYS_BEHIND:
         measure(days, 1_000, "days behind", days)
+        measure_other_days(days)
     for calls in CALLS_A_DAY:
         measure(3, calls, "calls a day", calls)
     for new in NEW_CALLS:
@@ -112,6 +119,24 @@ def measure(days: int, calls_a_day: int, axis: str, value: int) -> None:
         note(f"sweep, {NEW} new, CPU ms", sweeps)
         note("tables, all calls, CPU ms", [everything])
         note(f"tables, {NEW} new, CPU ms", tables)
+
+
+def measure_other_days(days: int) -> None:
+    """Measures what a run with new calls does about the days behind."""
+    with make_lake(days, 1_000, NEW * (ROUNDS + 2)) as (lake, account):
+        for index in range(days):
+            make_tables(lake, account.begin.date() + timedelta(days=index))
+        asyncio.run(sweep_today(lake, account))
+        make_tables(lake)
+        make_agents = partial(publish_agents, lake, unless_current=True)
+        make_agents()
+        stale, agents = [], []
+        for _ in range(ROUNDS):
+            run_new(lake, account, NEW)
+            stale.append(time_cpu(lake.stale_days))
+            agents.append(time_cpu(make_agents))
+        for metric, taken in (("stale days, CPU ms", stale), (f"agents, {NEW} new, CPU ms", agents)):
+            emit("growth with days behind", OURS, metric, taken, x=days, x_label="days behind")
 
 
 def measure_files() -> None:
@@ -154,11 +179,10 @@ def run_new(lake: Lake, account: Account, count: int) -> tuple[float, float]:
     return taken
 
 
-def make_tables(lake: Lake) -> float:
-    """Makes today's tables; gives the CPU milliseconds."""
-    before = time.process_time()
-    publish_day(lake, TODAY, timezone=ZONE, reread_after=OPTIONS.reread_after, unless_current=True)
-    return 1_000 * (time.process_time() - before)
+def make_tables(lake: Lake, day: date = TODAY) -> float:
+    """Makes a day's tables; gives the CPU milliseconds."""
+    publish = partial(publish_day, timezone=ZONE, reread_after=OPTIONS.reread_after, unless_current=True)
+    return time_cpu(partial(publish, lake, day))
 
 
 def sweep_new(lake: Lake, account: Account, count: int) -> float:
@@ -173,8 +197,13 @@ def sweep_new(lake: Lake, account: Account, count: int) -> float:
 
 def cpu_of(work: Coroutine[object, object, None]) -> float:
     """Gives the CPU milliseconds of a piece of work."""
+    return time_cpu(partial(asyncio.run, work))
+
+
+def time_cpu(work: Callable[[], object]) -> float:
+    """Does the same for a function."""
     before = time.process_time()
-    asyncio.run(work)
+    work()
     return 1_000 * (time.process_time() - before)
 
 

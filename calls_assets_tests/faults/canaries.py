@@ -270,7 +270,9 @@ def _texts_of(path: Path, fault: str) -> Iterator[str]:
 def _place_of(path: Path) -> str:
     top, below = path.parts[0], path.parts[1]
     if top != "home":
-        return "raw" if below == "raw" else "data for people" if below in _FOR_PEOPLE else "another file"
+        if below in _FOR_PEOPLE or path.match("made_of/agents.parquet"):
+            return "data for people"
+        return "raw" if below == "raw" else "another file"
     if "compute_logs" in path.parts:
         return "a compute log"
     if below == "history":

@@ -263,7 +263,7 @@ def _framings() -> Iterator[Case]:
     ):
         yield Case(
             f"encoding {encoding}",
-            ("transient",),
+            ("row",) if packed is bytes else ("transient",),  # what is not packed is taken, whatever it is called
             _say(partial(_packed, encoding, packed)),
         )
 
