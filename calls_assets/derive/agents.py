@@ -1,7 +1,7 @@
 """All days' calls and legs to the agents ever seen.
 
 A **sighting** is one agent on one call: a leg, or an entry of `agent_ids` without a leg. Of each agent only the few
-sightings that decide its row are kept from day to day, so memory does not grow with the days, and as they are chosen by
+sightings that decide its row are kept from day to day, so memory hardly grows with the days, and as they are chosen by
 what they say, never by when they came, the order of the days does not matter, nor whether some are chosen first.
 """
 

@@ -44,19 +44,25 @@ def publish_agents(lake: Lake, *, unless_current: bool = False) -> int:
     Raises:
         LakeError: A table cannot be read, `agents` not written, or the tables keep changing.
     """
+    is_written = False
     for _ in range(_ATTEMPTS):
         seen = _list_sources(lake)
         recipe = make_recipe(_CODE, TABLES[_NAME].schema, seen)
-        if unless_current and lake.read_made_of(_NAME).get("recipe") == recipe:
+        # Not what is there since this call: it may stand over the rows that another one says it made.
+        if unless_current and not is_written and lake.read_made_of(_NAME).get("recipe") == recipe:
             with suppress(FileNotFoundError, CorruptFileError):
                 return lake.count_rows(_NAME)[0]
         held = _read_sightings(lake) if unless_current else {}
-        found = {
-            group.recipe: held[group.recipe] if group.recipe in held else _find_sightings(lake, group.days)
-            for group in _group_days(lake, seen)
-        }
+        try:
+            found = {
+                group.recipe: held[group.recipe] if group.recipe in held else _find_sightings(lake, group.days)
+                for group in _group_days(lake, seen)
+            }
+        except FileNotFoundError:
+            continue  # deleted since it was listed
         agents = describe_agents(found.values())
         lake.write_table(_NAME, None, agents)
+        is_written = True
         if _list_sources(lake) == seen:
             if unless_current:
                 _keep_sightings(lake, found)

@@ -128,6 +128,49 @@ def test_without_what_was_kept_all_days_are_read(lake: Lake, opened: set[date], 
     assert lake.read_table("agents").equals(derive_all(lake))
 
 
+def test_what_another_writer_says_it_made_is_not_taken_for_what_is_there(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two writers one has older tables, and writes last."""
+    write_table = Lake.write_table
+    is_first = True
+
+    def write(self: Lake, name: str, day: date | None, rows: pa.Table) -> bool:
+        nonlocal is_first
+        if name == "agents" and is_first:
+            is_first = False
+            write_day(lake, DAYS[-1], variant=2)
+            publish_agents(lake, unless_current=True)
+        return write_table(self, name, day, rows)
+
+    write_day(lake, DAYS[-1], variant=1)
+    monkeypatch.setattr(Lake, "write_table", write)
+    publish_agents(lake, unless_current=True)
+    assert lake.read_table("agents").equals(derive_all(lake))
+
+
+def test_a_table_that_goes_while_it_is_read_is_looked_for_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody deletes a day."""
+    read_table = Lake.read_table
+
+    def read(self: Lake, name: str, day: date | None = None, *columns: Any) -> pa.Table:  # noqa: ANN401 - passed on
+        for gone in NAMES:
+            lake.storage.delete(lake.table_key(gone, DAYS[-1]))
+        return read_table(self, name, day, *columns)
+
+    write_day(lake, DAYS[-1], variant=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "read_table", read)
+        publish_agents(lake, unless_current=True)
+    assert lake.read_table("agents").equals(derive_all(lake))
+
+
+def test_a_lake_without_days_has_no_agents(tmp_path: Path) -> None:
+    """Nor is anything wrong with it."""
+    lake = Lake.open(tmp_path)
+    assert [publish_agents(lake, unless_current=True) for _ in range(2)] == [0, 0]
+
+
 def test_who_asks_for_it_anew_has_all_days_read(lake: Lake, opened: set[date]) -> None:
     """As a rebuild does."""
     publish_agents(lake)
