@@ -272,6 +272,9 @@ def test_a_place_may_be_written_out(tmp_path: Path) -> None:
     """A directory as a string is one; an address that no lake can be in is told as such."""
     key = Lake.open(str(tmp_path / "lake")).land(DAY, [make_read(1)]).key
     assert (tmp_path / "lake" / key).exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(LakeError, match=r"cannot use the data directory .*/file: not a directory"):
+        Lake.open(str(tmp_path / "file"))
     for address in ("ftp://host/lake", "s3://user:secret@bucket/lake"):
         with pytest.raises(LakeError, match="write it as s3://bucket/prefix") as caught:
             Lake.open(address)
