@@ -231,7 +231,7 @@ def _sweep_days(
     for key in damaged:
         # What it held was asked for again, as far as it belonged to the days of this run.
         is_of_run = any(key.startswith(f"{RAW_PREFIX}call_date={day}/") for day in days)
-        if failure is None and api.settings.id_scan and is_of_run:
+        if failure is None and not report.failed_ids and api.settings.id_scan and is_of_run:
             lake.set_aside(key)
     has_tables = assets_of(context.run).issuperset(map(dg.AssetKey, DAILY_TABLES))
     for day in sorted(report.touched_days.difference(days if has_tables and failure is None else ())):
@@ -248,10 +248,10 @@ def _sweep_days(
         elif report.coverage[day].is_complete:
             yield dg.AssetMaterialization("call_records", partition=day.isoformat(), metadata=metadata)
     if failure is not None:
-        # A day that was not reached stays one without tables, to be made up for. What is left of damaged days is not
-        # shown, so they are opened anew: that does not let damage pass.
-        shown = {day for day in days if lake.raw_keys_of(day)}
-        yield from _publish_from_outside(context, store.open(), api, partitions, sorted({*shown, *lake.stale_days()}))
+        # A day that was not reached stays one without tables, to be made up for, though sweeps of its neighbours have
+        # left some answers in it. What is left of damaged days is not shown, so they are opened anew: that does not let
+        # damage pass.
+        yield from _publish_from_outside(context, store.open(), api, partitions, sorted({*done, *lake.stale_days()}))
         raise dg.Failure(description=failure, metadata=cost, allow_retries=False)
     yield dg.MaterializeResult(asset_key="call_records")
     checked = {day: check_records(report.coverage[day], report.overdue[day]) for day in done}

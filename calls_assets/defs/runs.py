@@ -19,7 +19,7 @@ _RANGE_END = "dagster/asset_partition_range_end"
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
 SILENT_FOR = timedelta(minutes=3)
-"""A run at work logs every few seconds, or a line for each day."""
+"""A run at work logs every few seconds, or a line for each day, or for four weeks of marts or pages."""
 
 _OUR_ASSETS = frozenset(
     dg.AssetKey(name) for name in ("call_records", "call_events", *DAILY_TABLES, *MARTS, "daily_report")

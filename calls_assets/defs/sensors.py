@@ -26,9 +26,10 @@ CATCH_UP_DAYS = 31
 
 
 def days_behind(lake: Lake, today: date, first_day: date) -> list[date]:
-    """Lists the days of the last month that stand without tables behind one that has some; the last of these; today.
+    """Lists the days without tables behind the first that has some, of the last month; the last of these; today.
 
-    Rising. What lies before the first day with tables is a backfill's matter.
+    Rising. When no day of the last month has tables, but an older one, it is the whole month. What lies before is a
+    backfill's matter.
     """
     earliest = max(first_day, today - timedelta(days=CATCH_UP_DAYS))
     published = {day for day in lake.published_days() if day <= today}
@@ -72,9 +73,14 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         try:
             lake = lake_store.open(lambda error: context.log.warning(str(error)))
             seen_id = asyncio.run(_probe(calls_api, lake))
-            days = days_behind(lake, today, settings.start_date)
+            days = [
+                day
+                for day in days_behind(lake, today, settings.start_date)
+                if day == today or pause_after_failures(context.instance, day, now) is None
+            ]
             # What a run stored before it ended is not seen beyond the highest stored id.
-            if seen_id is None and all(map(lake.is_shown, days)):
+            days = days if seen_id else [day for day in days if not lake.is_shown(day)]
+            if not days:
                 return dg.SkipReason("no new calls")
         except (ApiError, LakeError, SettingsError) as error:
             return dg.SkipReason(f"could not look: {error}")
@@ -85,11 +91,11 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                 dg.RunRequest(
                     partition_key=day.isoformat(),
                     run_config=hint if day == today else {},
-                    tags={"dagster/priority": "10"},
+                    # What is going on must not wait for what was missed.
+                    tags={"dagster/priority": "10" if day == today else "9"},
                 )
                 for day in days
                 if not is_in_flight(context.instance, day)
-                and (day == today or pause_after_failures(context.instance, day, now) is None)
             ]
         )
 

@@ -141,7 +141,8 @@ def coverage_of(knowledge: Knowledge, day: date, *, failed: Collection[int] = ()
     if jump_before and jump_before == jump_after:
         unread = [jump_before]  # both edges of the day lie in it
     low, high = min(low, first or low), max(high, (last or 0) + 1)
-    open_ends = [(1, first - 1)] if first and not before and not jump_before else []
+    lowest_call = first or after
+    open_ends = [(1, lowest_call - 1)] if lowest_call and not before and not jump_before else []
     open_ends += [(at_end + 1, HIGHEST_ID)] if after is None else []
     vain = {id_ for id_ in failed if any(begins <= id_ <= ends for begins, ends in unread + open_ends)}
     answered = {*known, *vain} if vain else known

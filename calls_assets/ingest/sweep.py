@@ -243,6 +243,9 @@ async def probe_new_calls(
 
     Nothing is stored: the sweep that follows does it. For an empty lake it is 1, without asking; where only missing ids
     are stored (an account without calls), one of the ids asked for is a power of two that changes by the minute.
+
+    Raises:
+        ApiError: The API denied access, or answered for none of the ids.
     """
     today = now().astimezone(options.timezone).date()
     segments = lake.segments(since=today - _RECENT)
@@ -254,9 +257,18 @@ async def probe_new_calls(
     newest_days = sorted({segment.day for segment in segments}, key=lambda day: (day <= today, day))[-_LAST_DAYS:]
     top = _highest_call(lake, [segment for segment in segments if segment.day in newest_days])
     top = top or _highest_call(lake, lake.segments())
+    is_answered, problem = False, None
     for id_ in frontier_ids(top, now(), window) if top else first_ids(now()):
-        if _holds_call(await client.fetch(id_)):
+        try:
+            answer = await client.fetch(id_)
+        except (TransientError, RedirectRefusedError, RequestRefusedError) as error:
+            problem = error  # one id that never answers must not hide the next
+            continue
+        if _holds_call(answer):
             return id_
+        is_answered = True
+    if problem and not is_answered:
+        raise problem
     return None
 
 

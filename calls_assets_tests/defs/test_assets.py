@@ -19,6 +19,7 @@ import pytest
 
 from calls_assets.defs import build_definitions
 from calls_assets.defs.checks import check_records
+from calls_assets.defs.sensors import days_behind
 from calls_assets.derive import derive_day, publish, publish_day
 from calls_assets.ingest import coverage
 from calls_assets.lake import DAILY_TABLES, MARTS, Lake, LakeError, Read
@@ -161,16 +162,23 @@ def test_a_run_over_many_days_says_how_far_it_is(
 
 
 def test_a_day_that_a_failed_run_did_not_reach_stays_without_tables(
-    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tables without a row would say that it had no calls, and nobody would come back to it."""
-    monkeypatch.setattr(importlib.import_module("calls_assets.ingest.sweep"), "GIVE_UP_SECONDS", 0.1)
-    script.failing = range(1, 2**40)  # type: ignore[assignment]
-    ran = run(settings, instance, TUESDAY, WEDNESDAY)
-    assert not ran.success
-    assert not ran.materialized
-    lake = Lake.open(settings.data_dir)
-    assert lake.table_days("calls") == lake.published_days() == []
+    """Tables of what its neighbour's sweep left in it would say that it had no more, and nobody would come back."""
+    script = ScriptedVendor()
+    for number in range(900):
+        script.add(100 + number, at(MONDAY) + number * timedelta(days=3) / 900)
+    with script.deployed(tmp_path) as settings:
+        assert run(settings, instance, MONDAY).success
+        lake = Lake.open(settings.data_dir)
+        assert lake.raw_keys_of(TUESDAY)
+        monkeypatch.setattr(importlib.import_module("calls_assets.ingest.sweep"), "GIVE_UP_SECONDS", 0.0)
+        script.failing = range(1, 2**40)  # type: ignore[assignment]
+        ran = run(settings, instance, TUESDAY, WEDNESDAY)
+        assert not ran.success
+        assert not ran.materialized
+        assert lake.table_days("calls") == lake.published_days() == [MONDAY]
+        assert days_behind(lake, WEDNESDAY, MONDAY) == DAYS
 
 
 def test_many_failing_ids_fail_the_run_and_keep_the_days_done(
@@ -305,6 +313,19 @@ def test_a_damaged_raw_file_is_named_asked_for_again_and_set_aside(
     assert set(script.asked) <= set(range(segment.lowest_id, segment.highest_id + 1))
     assert not path.exists()
     assert path.with_name(path.name + ".damaged").read_bytes() == damaged
+
+
+def test_a_damaged_raw_file_stays_while_an_id_of_it_has_no_answer(
+    settings: Settings, instance: dg.DagsterInstance, script: ScriptedVendor
+) -> None:
+    """Without it tables would be made that lack the call."""
+    assert run(settings, instance, MONDAY, WEDNESDAY).success
+    (segment,) = Lake.open(settings.data_dir).segments(TUESDAY)
+    damage(settings, segment.key)
+    script.failing = {130}
+    run(settings, instance, MONDAY, WEDNESDAY)
+    assert (root_of(settings) / segment.key).exists()
+    assert 130 in shown_calls(settings, TUESDAY)
 
 
 def test_a_sweep_derives_what_is_new_and_merges_raw_when_it_is_shown(

@@ -138,8 +138,26 @@ def test_days_that_were_missed_between_others_are_made_up_for(settings: Settings
     publish(0)
     assert behind() == [8, 7, 5, 4, 3, 1, 0]
     add_run(instance, TODAY - timedelta(days=5), dg.DagsterRunStatus.FAILURE)
+    requests = evaluate(settings, instance)
+    assert not isinstance(requests, str)
     wanted = [(TODAY - timedelta(days=back)).isoformat() for back in (8, 7, 4, 3, 1, 0)]
-    assert tick(settings, instance) == wanted
+    assert [request.partition_key for request in requests] == wanted
+    assert [request.tags["dagster/priority"] for request in requests] == ["9"] * 5 + ["10"]
+
+
+def test_a_missed_day_does_not_have_today_swept_without_new_calls(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    """It is asked for itself, when its pause is over."""
+    lake, missed = Lake.open(settings.data_dir), TODAY - timedelta(days=5)
+    for day in (TODAY - timedelta(days=6), TODAY):
+        publish_day(lake, day, timezone=settings.timezone, reread_after=settings.reread_after)
+    lake.land(missed, [Read(1, datetime.now(UTC), 404, started_at=None, is_ended=None, error=None, payload=None)])
+    with serve(create_app(Vendor(Account(first_day=TODAY, calls_per_day=0)), token=TOKEN)) as server:
+        settings = replace(settings, api_base_url=server.url)
+        assert tick(settings, instance) == [missed.isoformat()]
+        add_run(instance, missed, dg.DagsterRunStatus.CANCELED)
+        assert tick(settings, instance) == "no new calls"
 
 
 def test_a_tick_that_was_lost_changes_nothing(one_more: OneMore, instance: dg.DagsterInstance) -> None:

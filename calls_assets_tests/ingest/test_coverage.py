@@ -57,6 +57,15 @@ def test_an_id_that_failed_far_beyond_the_last_call_is_missed_alone(tmp_path: Pa
     assert report.coverage[DAYS[2]].unaccounted == ((far, far),)
 
 
+def test_an_id_that_failed_in_a_day_before_the_first_call_is_missed(tmp_path: Path) -> None:
+    """The day has no call that is known, but may have had one."""
+    vendor = make_vendor(frozenset({1, 3}))
+    vendor.calls = [call for call in vendor.calls if call.id > PER_DAY]
+    vendor.__post_init__()
+    report = run_sweep(tmp_path, vendor, [DAYS[0]], ZONE)
+    assert report.coverage[DAYS[0]].unaccounted == ((1, 1), (3, 3))
+
+
 @pytest.mark.parametrize(("first", "last"), [(41, 80), (81, 120)])
 def test_a_day_without_any_answer_is_not_complete(tmp_path: Path, first: int, last: int) -> None:
     """Between other days and at the end of the account."""

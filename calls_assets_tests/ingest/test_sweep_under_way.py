@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Container, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from zoneinfo import ZoneInfo
@@ -266,6 +267,23 @@ def test_single_failures_do_not_end_a_small_sweep(tmp_path: Path) -> None:
     vendor.fails = range(10**9)  # type: ignore[assignment]
     with pytest.raises(SweepFailedError, match="ids had no answer"):
         run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+
+
+def test_an_id_that_fails_does_not_hide_the_next_one(tmp_path: Path) -> None:
+    """A tick that sees any answer knows whether there are new calls; without one it could not look."""
+    calls = [ModelCall(1 + n, MORNING + timedelta(minutes=n)) for n in range(100)]
+    vendor = ModelVendor(calls, MORNING + timedelta(hours=5))
+    run_sweep(tmp_path, vendor, [DAY], UTC_ZONE)
+    vendor.calls = [*calls, ModelCall(102, vendor.time)]
+    vendor.__post_init__()
+    vendor.fails = frozenset({101})
+    probe = partial(probe_new_calls, Lake.open(tmp_path), vendor, now=vendor.now, options=options_in(UTC_ZONE))
+    found = [asyncio.run(probe()) for vendor.time in (vendor.time + timedelta(minutes=n) for n in range(9))]
+    assert set(found) <= {102, None}
+    assert 102 in found
+    vendor.fails = range(10**9)  # type: ignore[assignment]
+    with pytest.raises(TransientError):
+        asyncio.run(probe())
 
 
 def test_calls_of_days_to_come_do_not_hide_those_of_today(tmp_path: Path) -> None:
