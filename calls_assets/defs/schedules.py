@@ -38,7 +38,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         today = now.astimezone(settings.timezone).date()
         try:
             lake = lake_store.open(lambda error: context.log.warning(str(error)))
-            days = {*due_days(lake, now=now, options=calls_api.options), *days_behind(lake, today, settings.start_date)}
+            missed, recent = days_behind(lake, today, settings.start_date)
+            days = {*due_days(lake, now=now, options=calls_api.options), *missed, *recent}
         except LakeError as error:
             yield dg.SkipReason(f"could not look: {error}")
             return

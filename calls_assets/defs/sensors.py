@@ -25,18 +25,21 @@ CATCH_UP_DAYS = 31
 """Days that a sensor or the nightly schedule makes up for after an outage; more is a backfill's matter."""
 
 
-def days_behind(lake: Lake, today: date, first_day: date) -> list[date]:
-    """Lists the days without tables behind the first that has some, of the last month; the last of these; today.
+def days_behind(lake: Lake, today: date, first_day: date) -> tuple[list[date], list[date]]:
+    """Lists the days to make up for, of the last month, rising.
 
-    Rising. When no day of the last month has tables, but an older one, it is the whole month. What lies before is a
-    backfill's matter.
+    What lies before the first of these that has tables is a backfill's matter, unless none of them has, but an older
+    one: then it is the whole month.
+
+    Returns:
+        Those without tables before the last day that has some, and those from that day to today.
     """
     earliest = max(first_day, today - timedelta(days=CATCH_UP_DAYS))
     published = {day for day in lake.published_days() if day <= today}
-    last = max(published, default=today)
-    first = min((day for day in published if day >= earliest), default=max(last, earliest))
+    last = max(*published, earliest) if published else today
+    first = min((day for day in published if day >= earliest), default=last)
     days = [first + timedelta(days=offset) for offset in range((today - first).days + 1)]
-    return [day for day in days if day not in published or day in {last, today}]
+    return [day for day in days if day < last and day not in published], [day for day in days if day >= last]
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -73,9 +76,10 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         try:
             lake = lake_store.open(lambda error: context.log.warning(str(error)))
             seen_id = asyncio.run(_probe(calls_api, lake))
+            missed, recent = days_behind(lake, today, settings.start_date)
             days = [
                 day
-                for day in days_behind(lake, today, settings.start_date)
+                for day in (*missed, *recent)
                 if day == today or pause_after_failures(context.instance, day, now) is None
             ]
             # What a run stored before it ended is not seen beyond the highest stored id.
@@ -91,8 +95,8 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                 dg.RunRequest(
                     partition_key=day.isoformat(),
                     run_config=hint if day == today else {},
-                    # What is going on must not wait for what was missed.
-                    tags={"dagster/priority": "10" if day == today else "9"},
+                    # Today must not wait for what was missed before days that were not.
+                    tags={"dagster/priority": "7" if day in missed else "10"},
                 )
                 for day in days
                 if not is_in_flight(context.instance, day)
