@@ -282,7 +282,7 @@ def _draw_bars(lines: Sequence[Line], path: Path) -> None:
 
 def _draw_lines(lines: Sequence[Line], path: Path) -> None:
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+        figure = Figure(figsize=(8.8, 2.8), layout="constrained")
         axes = figure.subplots()
         for pair in dict.fromkeys((line["contender"], line["metric"]) for line in lines):
             points = sorted(
@@ -295,7 +295,7 @@ def _draw_lines(lines: Sequence[Line], path: Path) -> None:
         else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(lines[0].get("x_label", "x"))
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the lines
         axes.spines[["top", "right"]].set_visible(False)
         _save(figure, path)
 
