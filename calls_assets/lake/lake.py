@@ -16,11 +16,9 @@ What belongs here: names of files, writing, reading, compaction. What stays out:
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ import uuid6
 
 from calls_assets.lake import parquet
 from calls_assets.lake.errors import CorruptFileError, LakeError
-from calls_assets.lake.location import open_storage, read_location
+from calls_assets.lake.location import open_storage
 from calls_assets.lake.mart_schemas import DATASETS
 from calls_assets.lake.raw import Read, merge_events, merge_rows, reads_to_rows, rows_to_newest, rows_to_versions
 from calls_assets.lake.schemas import CALL_EVENTS, CALL_RECORDS, INDEX, INSTANT
@@ -173,12 +171,8 @@ class Lake:
         Raises:
             LakeError: It cannot be used.
         """
-        location = read_location(location)
-        with _explained(f"use the {'object store' if isinstance(location, str) else 'data directory'} {location}"):
-            try:
-                storage = open_storage(location, is_single_writer=is_single_writer)
-            except FileExistsError:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        with _explained(f"use the {'object store' if '://' in str(location) else 'data directory'} {location}"):
+            storage = open_storage(location, is_single_writer=is_single_writer)
         return cls(storage, on_corrupt=on_corrupt)
 
     def bind(self, timezone: str, base_url: str | None = None) -> None:

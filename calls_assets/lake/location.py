@@ -19,20 +19,6 @@ _create_only: set[str] = set()
 """Stores that this process has seen refuse to create what is there: asked once, not at every sensor tick."""
 
 
-def read_location(location: Location) -> Location:
-    """Takes a directory that is written out for one, and looks at an address.
-
-    Raises:
-        LakeError: It is an address that no lake can be in.
-    """
-    if isinstance(location, Path):
-        return location
-    try:
-        return parse_location("the lake's place", location)
-    except SettingsError as problem:
-        raise LakeError(str(problem)) from None
-
-
 def open_storage(location: Location, *, is_writable: bool = True, is_single_writer: bool = False) -> Storage:
     """Opens the storage of a lake.
 
@@ -47,7 +33,11 @@ def open_storage(location: Location, *, is_writable: bool = True, is_single_writ
             installed.
         OSError: It cannot be used.
     """
-    location = read_location(location)
+    if isinstance(location, str):
+        try:
+            location = parse_location("the lake's place", location)
+        except SettingsError as problem:
+            raise LakeError(str(problem)) from None
     if isinstance(location, Path):
         directory = LocalStorage(location, is_writable=is_writable)
         if is_writable:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import RawIOBase
 from typing import BinaryIO
 
@@ -153,13 +154,9 @@ def decode_parts(key: str, file: RawIOBase, columns: Sequence[str]) -> pa.Table:
 def _parse(
     key: str, source: RawIOBase | pa.BufferReader, columns: Sequence[str] | None, *, pre_buffer: bool = False
 ) -> pa.Table:
-    try:
+    with _named_damage(key):
         file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=pre_buffer)
         table = file.read(columns=None if columns is None else list(columns), use_threads=False)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # the system's, not pyarrow's
-        raise CorruptFileError(key, _summarise(problem)) from None
     if not table.num_columns:
         return table  # only its length is wanted, and new metadata would forget that
     metadata = {name: value for name, value in (table.schema.metadata or {}).items() if name != _SEAL_NAME.encode()}
@@ -180,10 +177,17 @@ def decode_backwards(key: str, file: BinaryIO, columns: Sequence[str]) -> Iterat
         CorruptFileError: The bytes are no such file.
         OSError: The system does not give them.
     """
-    try:
+    with _named_damage(key):
         parts = pq.ParquetFile(file, page_checksum_verification=True)
         for index in reversed(range(parts.num_row_groups)):
             yield parts.read_row_group(index, columns=list(columns), use_threads=False)
+
+
+@contextmanager
+def _named_damage(key: str) -> Iterator[None]:
+    """Turns what pyarrow raises about bytes into a `CorruptFileError`; what the system raises stays what it is."""
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as problem:
         if isinstance(problem, OSError) and problem.errno is not None:  # pyarrow's own have none
             raise

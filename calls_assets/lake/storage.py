@@ -239,7 +239,10 @@ class LocalStorage:
         elif path.is_dir():
             return
         is_private = path != self.root and path.relative_to(self.root).parts[0] in _PRIVATE_TREES
-        path.mkdir(mode=0o700 if is_private else 0o777, parents=path == self.root, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700 if is_private else 0o777, parents=path == self.root, exist_ok=True)
+        except FileExistsError:  # a file: `put_new` says by the same error that its key is there
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         _sync_directory(path.parent)
         self._durable.add(path)
 
