@@ -24,7 +24,7 @@ from page import write_page
 
 MODULES = ("sweep", "latency", "rebuild", "overhead", "growth", "reading", "storage")
 _SHOWN = {
-    None: ("httpx", "aiohttp", "msgspec", "pyarrow", "duckdb", "dagster"),
+    None: ("httpx", "httptools", "msgspec", "pyarrow", "duckdb", "dagster"),
     "scripts": ("httpx", "httpx-aiohttp", "aiohttp", "uvloop"),
     "dlt": ("dlt", "aiohttp", "pyarrow"),
     "airbyte_cdk": ("airbyte-cdk", "requests"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from calls_assets.transport import TRANSPORT_ERRORS, Transport
+from calls_assets.transport import Transport
 
 ATTEMPTS = 3
 ATTEMPT_SECONDS = 2.5
@@ -41,7 +41,7 @@ def post_alert(url: str, body: Mapping[str, object]) -> None:
 
 async def _post(url: str, body: Mapping[str, object]) -> str | None:
     problem = ""
-    async with Transport(is_encrypted=url.lower().startswith("https:"), connections=1) as transport:
+    async with Transport() as transport:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(PAUSE_SECONDS * attempt)
@@ -51,8 +51,8 @@ async def _post(url: str, body: Mapping[str, object]) -> str | None:
                     await response.aclose()
             except TimeoutError:
                 problem = f"did not answer within {ATTEMPT_SECONDS:g} s"
-            except TRANSPORT_ERRORS as error:
-                problem = f"could not be reached ({type(error).__name__})"
+            except httpx.TransportError as error:
+                problem = f"could not be reached ({type(error.__cause__ or error).__name__})"
             else:
                 if 200 <= response.status_code < 300:
                     return None

@@ -15,18 +15,19 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from zoneinfo import ZoneInfo
 
-import httpx
 import pytest
 
+from calls_assets import transport as transport_module
 from calls_assets.api import CallsClient, ClientConfig
 from calls_assets.collector import hold_collector
 from calls_assets.derive import publish_day
 from calls_assets.ingest import coverage, due_days, sweep
 from calls_assets.lake import Lake, Read
 from calls_assets.lake.storage import LocalStorage
+from calls_assets.transport import Transport
 from calls_assets_tests.derive.versions import SAMPLE
 from calls_assets_tests.ingest.model import RUNGS, ModelCall, ModelVendor, options_in
 
@@ -146,31 +147,39 @@ def test_function_calls_of_the_tables_of_documented_calls(tmp_path: Path) -> Non
     assert repeated[LARGE] < 1.05 * repeated[SMALL]
 
 
-class _Body(httpx.AsyncByteStream):
-    async def __aiter__(self) -> Any:  # noqa: ANN401 - an asynchronous generator of bytes
-        yield b'{"calls": {"id": 1, "started_at": 1746057600, "is_ended": true, "duration": 1}}'
+class _Wire(asyncio.Transport):
+    """asyncio's side of a connection to a server that answers at once, so that only this side is counted."""
 
+    def __init__(self, connection: asyncio.Protocol) -> None:
+        super().__init__()
+        self._connection = connection
+        connection.connection_made(self)
 
-class _Transport:
-    """Answers at once, so that only the client is counted."""
-
-    def __init__(self, **_: object) -> None:
-        pass
-
-    async def handle_async_request(self, _request: httpx.Request) -> httpx.Response:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Answers."""
-        return httpx.Response(200, headers={"Content-Type": "application/json"}, stream=_Body())
+        body = b'{"calls": {"id": 1, "started_at": 1746057600, "is_ended": true, "duration": 1}}'
+        head = b"HTTP/1.1 200 OK\r\ndate: Thu, 01 May 2025 00:00:00 GMT\r\ncontent-type: application/json\r\n"
+        answer = head + b"content-length: %d\r\n\r\n" % len(body) + body
+        asyncio.get_running_loop().call_soon(self._connection.data_received, answer)
 
-    async def __aenter__(self) -> Self:
-        return self
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
 
-    async def aclose(self) -> None:
+    def abort(self) -> None:
         """Ends."""
+        self._connection.connection_lost(None)
 
 
 def test_function_calls_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the client alone, httpx's objects included, without the network."""
-    monkeypatch.setattr("calls_assets.api.client.Transport", _Transport)
+    """Of client and transport, httpx's objects included, without the network."""
+
+    async def connect(transport: Transport, origin: tuple[str, str, int]) -> asyncio.Protocol:
+        connection = transport_module._Connection(transport._connections, transport._idle.setdefault(origin, []))
+        _Wire(connection)
+        return connection
+
+    monkeypatch.setattr(Transport, "_connect", connect)
     config = ClientConfig(base_url="http://127.0.0.1:9", token="token", requests_per_second=1e9)
 
     async def fetch(count: int) -> None:

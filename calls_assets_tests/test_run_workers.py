@@ -16,7 +16,7 @@ from calls_assets.simulator import Account, Vendor, create_app, serve
 from calls_assets_tests.e2e.dagster_dev import ROOT
 from calls_assets_tests.e2e.running import TOKEN, make_environment, read_rows
 
-SLOW_TO_LOAD = ("aiohttp", "calls_assets", "duckdb", "httpx", "numpy", "pandas", "pyarrow", "pygal")
+SLOW_TO_LOAD = ("calls_assets", "duckdb", "httptools", "httpx", "numpy", "pandas", "pyarrow", "pygal")
 
 SWEEP = """
 import importlib, json, os, sys, threading

@@ -1,28 +1,75 @@
-"""The transport against a real server on real sockets."""
+"""The transport against a real server on real sockets, and its reading of answers against every way they can come."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import ssl
+import struct
+import subprocess
+import weakref
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
 
-import aiohttp
 import httpx
 import pytest
-from yarl import URL
+from hypothesis import given
+from hypothesis import strategies as st
 
-from calls_assets.transport import TARGET, TRANSPORT_ERRORS, Transport
+from calls_assets import transport as module
+from calls_assets.transport import BUFFER_BYTES, HEAD_BYTES, TARGET, Transport
 from calls_assets_tests.api.server import Heard, Script, Served, response, say, serve
+
+Told: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes] | str
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+READ_BYTES = 256 * 1024  # asyncio's longest read of a socket
 
 
 def run(script: Script, use: Callable[[Transport, Served], Awaitable[None]]) -> Served:
     """Runs `use` with a transport and a server."""
 
     async def main() -> Served:
-        async with serve(script) as served, Transport(is_encrypted=False, connections=4) as transport:
+        async with serve(script) as served, Transport() as transport:
             await use(transport, served)
             return served
 
     return asyncio.run(main())
+
+
+def get(url: str) -> httpx.Request:
+    """Gives the simplest request."""
+    return httpx.Request("GET", url)
+
+
+async def settle(is_settled: Callable[[], bool]) -> None:
+    """Waits for what ends by itself."""
+    async with asyncio.timeout(10):
+        while not is_settled():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.001)
+
+
+async def take(transport: Transport, url: str) -> bytes:
+    """Takes a whole answer's body."""
+    told = await transport.handle_async_request(get(url))
+    try:
+        return await told.aread()
+    finally:
+        await told.aclose()
+
+
+def closing(data: bytes) -> Script:
+    """Says this and closes the connection."""
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    return script
 
 
 def test_it_is_a_transport_of_httpx() -> None:
@@ -38,23 +85,23 @@ def test_it_is_a_transport_of_httpx() -> None:
     async def main() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a%20b?c=d"
-        async with server, httpx.AsyncClient(transport=Transport(is_encrypted=False, connections=1)) as client:
+        async with server, httpx.AsyncClient(transport=Transport()) as client:
             told = await client.post(url, content=b"what is said", headers={"X-Mine": "yes"})
         assert (told.status_code, told.content) == (201, b"body of it")
         assert told.headers.get_list("x-kind") == ["one", "two"]
 
     asyncio.run(main())
     head, content = heard
-    assert head.startswith("POST /a%20b?c=d HTTP/1.1\r\n")
-    assert "\r\nx-mine: yes\r\n" in head.lower()
+    assert head.startswith("POST /a%20b?c=d HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert "\r\nX-Mine: yes\r\n" in head
     assert content == "what is said"
 
 
 def test_a_target_is_asked_for_without_the_address_being_parsed() -> None:
-    """What it says is what is sent."""
+    """What it says is what is sent, to the address's host."""
 
     async def use(transport: Transport, served: Served) -> None:
-        request = httpx.Request("GET", "http://nowhere.invalid/", extensions={TARGET: URL(served.url) / "calls/7"})
+        request = httpx.Request("GET", f"{served.url}/base", extensions={TARGET: b"/calls/7"})
         told = await transport.handle_async_request(request)
         await told.aclose()
 
@@ -67,12 +114,64 @@ def test_a_connection_is_used_again_when_nothing_is_left_in_it(is_read: bool, co
 
     async def use(transport: Transport, served: Served) -> None:
         for _ in range(2):
-            told = await transport.handle_async_request(httpx.Request("GET", served.url))
+            told = await transport.handle_async_request(get(served.url))
             if is_read:
-                assert len(await told.aread()) == 2**20
+                assert len(await told.aread()) == 2**22
             await told.aclose()
 
-    assert run(say(response(200, b"x" * 2**20)), use).connections == connections
+    assert run(say(response(200, b"x" * 2**22)), use).connections == connections
+
+
+@pytest.mark.parametrize(
+    ("answer", "connections"),
+    [
+        (response(200, b"body", "Connection: close"), 2),
+        (response(200, b"body").replace(b"HTTP/1.1", b"HTTP/1.0"), 2),
+        (response(200, b"body", "Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"), 1),
+        (CHUNKED + b"4\r\nbody\r\n0\r\n\r\n", 1),
+        (response(200, b"body") + response(200, b"of another"), 2),
+        (response(200, b"body") + b"rubbish", 2),
+        (response(200, b"body") + b"\r\n", 1),
+    ],
+)
+def test_a_connection_is_used_again_when_the_server_left_it_in_order(answer: bytes, connections: int) -> None:
+    """It is not after an answer that nobody asked for: that would be taken for the next one's."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        for _ in range(2):
+            assert await take(transport, served.url) == b"body"
+
+    assert run(say(answer), use).connections == connections
+
+
+def test_what_nobody_asked_for_ends_a_connection() -> None:
+    """Also when it comes while the connection is idle."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        assert await take(transport, served.url) == b"one"
+        await served_writers[0].drain()
+        served_writers[0].write(response(200, b"another"))
+        await settle(lambda: served.open_connections == 0)
+        assert await take(transport, served.url) == b"one"
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        served_writers.append(writer)
+        writer.write(response(200, b"one"))
+
+    served_writers: list[asyncio.StreamWriter] = []
+    assert run(script, use).connections == 2
+
+
+def test_a_connection_that_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may be about to close it."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+
+    async def use(transport: Transport, served: Served) -> None:
+        for pause in (0.0, 0.1, 0.0):
+            await asyncio.sleep(pause)
+            await take(transport, served.url)
+
+    assert [heard.connection for heard in run(say(response(200)), use).heard] == [1, 2, 2]
 
 
 def test_bodies_come_as_they_are_and_redirects_are_not_followed() -> None:
@@ -81,7 +180,7 @@ def test_bodies_come_as_they_are_and_redirects_are_not_followed() -> None:
     async def use(transport: Transport, served: Served) -> None:
         for _ in range(2):
             url = served.url.replace("127.0.0.1", "localhost")  # of numbers no cookies are kept anyway
-            told = await transport.handle_async_request(httpx.Request("GET", url))
+            told = await transport.handle_async_request(get(url))
             assert told.status_code == 302
             assert isinstance(told.stream, httpx.AsyncByteStream)
             assert b"".join([part async for part in told.stream]) == b"not gzip"
@@ -94,7 +193,7 @@ def test_bodies_come_as_they_are_and_redirects_are_not_followed() -> None:
 
 
 def test_a_lost_request_is_not_sent_again() -> None:
-    """As aiohttp would, on a connection that was used before: past whoever counts requests."""
+    """As others do on a connection that was used before: past whoever counts requests."""
 
     async def answer_once(heard: Heard, writer: asyncio.StreamWriter) -> None:
         if len(served_paths) == 0:
@@ -106,43 +205,426 @@ def test_a_lost_request_is_not_sent_again() -> None:
     served_paths: list[str] = []
 
     async def use(transport: Transport, served: Served) -> None:
-        first = await transport.handle_async_request(httpx.Request("GET", f"{served.url}/1"))
-        await first.aread()
-        await first.aclose()
-        with pytest.raises(aiohttp.ClientConnectionError, match="ServerDisconnectedError"):
-            await transport.handle_async_request(httpx.Request("GET", f"{served.url}/2"))
+        await take(transport, f"{served.url}/1")
+        with pytest.raises(httpx.RemoteProtocolError, match="closed before the end"):
+            await take(transport, f"{served.url}/2")
 
     run(answer_once, use)
     assert served_paths == ["/1", "/2"]
 
 
-def test_what_fails_raises_one_of_the_named_errors() -> None:
-    """Nobody listens; a body is cut off."""
+def test_who_does_not_answer_is_an_error_of_httpx() -> None:
+    """Nobody listens; no such host; a host that can be none; an address of another kind."""
+    problems = {
+        "http://127.0.0.1:1/": (httpx.ConnectError, ConnectionRefusedError),
+        "http://nowhere.invalid/": (httpx.ConnectError, OSError),
+        f"http://{'a' * 64}.example/": (httpx.ConnectError, UnicodeError),
+        "ftp://127.0.0.1/": (httpx.UnsupportedProtocol, None),
+    }
+
+    async def main() -> None:
+        async with Transport() as transport:
+            for url, (kind, cause) in problems.items():
+                with pytest.raises(kind) as caught:
+                    await transport.handle_async_request(get(url))
+                assert cause is None or isinstance(caught.value.__cause__, cause)
+                assert "127.0.0.1" not in str(caught.value)
+
+    asyncio.run(main())
+
+
+def test_of_a_hosts_addresses_one_that_is_silent_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next is tried beside it, long before the system gives up."""
+
+    async def look_up(loop: asyncio.SelectorEventLoop, host: str, port: int, **_: object) -> list[object]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [(*kind, (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    async def connect(loop: asyncio.SelectorEventLoop, sock: socket.socket, address: tuple[str, int]) -> None:
+        tried.append(address[0])
+        if address[0] == "127.0.0.2":
+            await asyncio.sleep(3600)
+        await sock_connect(loop, sock, address)
 
     async def use(transport: Transport, served: Served) -> None:
-        with pytest.raises(TRANSPORT_ERRORS):
-            await transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1:1/"))
-        told = await transport.handle_async_request(httpx.Request("GET", served.url))
-        with pytest.raises(TRANSPORT_ERRORS):
+        async with asyncio.timeout(10):
+            assert await take(transport, served.url.replace("127.0.0.1", "localhost")) == b"body"
+
+    tried: list[str] = []
+    sock_connect = asyncio.SelectorEventLoop.sock_connect
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", connect)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", look_up)
+    run(say(response(200, b"body")), use)
+    assert tried == ["127.0.0.2", "127.0.0.1"]
+
+
+def test_who_stops_waiting_for_an_answer_closes_its_connection() -> None:
+    """What comes later would be taken for the next one's."""
+
+    async def script(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.1 if heard.path == "/1" else 0.0)
+        writer.write(response(200, heard.path.encode()))
+
+    async def use(transport: Transport, served: Served) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await take(transport, f"{served.url}/1")
+        await settle(lambda: served.open_connections == 0)
+        assert await take(transport, f"{served.url}/2") == b"/2"
+
+    assert run(script, use).connections == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        response(200, b"half", length=8),
+        CHUNKED + b"4\r\nhalf\r\n",
+        CHUNKED + b"4\r\nhalf\r\n0\r\n",
+        OK + b"Transfer-Encoding: gzip, Chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_is_cut_off_is_none(data: bytes) -> None:
+    """Wherever its end is told, and not there."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        with pytest.raises(httpx.RemoteProtocolError, match="closed before the end"):
+            await take(transport, served.url)
+
+    run(closing(data), use)
+
+
+@pytest.mark.parametrize("head", [OK + b"\r\n", OK + b"Transfer-Encoding: gzip\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_body_whose_end_nobody_told_ends_with_the_connection(head: bytes) -> None:
+    """RFC 9112, section 6.3."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        assert await take(transport, served.url) == b"all of it"
+
+    run(closing(head + b"all of it"), use)
+
+
+def test_a_connection_that_breaks_says_how() -> None:
+    """Whatever had come until then."""
+
+    async def reset(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"\r\nbegin")
+        await asyncio.sleep(0.05)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async def use(transport: Transport, served: Served) -> None:
+        told = await transport.handle_async_request(httpx.Request("POST", served.url, content=b"x" * 10))
+        with pytest.raises(httpx.ReadError, match="ConnectionResetError"):
             await told.aread()
         await told.aclose()
 
-    async def cut(heard: Heard, writer: asyncio.StreamWriter) -> None:
-        writer.write(response(200, b"half", length=8))
-        writer.close()
+    run(reset, use)
 
-    run(cut, use)
+
+@pytest.mark.parametrize("speak", [say, closing])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"<html>no</html>",
+        OK + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nbody!",
+        OK + b"Content-Length: -4\r\n\r\nbody",
+        OK + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        OK + b"X-\x00: a\r\n\r\n",
+        CHUNKED + b"no\r\n",
+        CHUNKED + b"4\r\nbody!\r\n",
+        CHUNKED + b"ffffffffffffffffff\r\nbody",
+        b"HTTP/2 200 OK\r\n\r\n",
+    ],
+)
+def test_what_is_no_answer_is_not_read_as_one(data: bytes, speak: Callable[[bytes], Script]) -> None:
+    """What two readers could understand in two ways, one must not understand; no text quotes it."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        with pytest.raises(httpx.RemoteProtocolError, match=r"^the answer is not HTTP/1\.1$"):
+            await take(transport, served.url)
+
+    run(speak(data), use)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"HTTP/1.1 200 ", b"O" * 1000),
+        (OK, b"X-Much: more of it\r\n" * 50),
+        (OK + b"X-Long: ", b"y" * 1000),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 20),
+        (CHUNKED + b"1\r\nx\r\n1;", b"z" * 1000),
+        (CHUNKED + b"0\r\n", b"X-Much: more of it\r\n" * 50),
+    ],
+)
+def test_a_head_without_end_is_given_up(begin: bytes, more: bytes) -> None:
+    """Heads, answers before the answer, extensions of chunks, trailers: none of them fills the memory."""
+    sent = 0
+
+    async def use(transport: Transport, served: Served) -> None:
+        with pytest.raises(httpx.RemoteProtocolError, match="bytes"):
+            await take(transport, served.url)
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(begin)
+        while not writer.is_closing() and sent < 2**26:
+            writer.write(more)
+            sent += len(more)
+            await writer.drain()
+
+    run(script, use)
+    assert sent < 2**26
+
+
+def test_a_body_that_nobody_takes_is_left_to_the_server() -> None:
+    """What is read ahead is bounded; taken, it comes whole."""
+    size = 2**25
+    sent = 0
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        sent = 0
+        writer.write(OK + b"Content-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 2**16):
+            writer.write(b"x" * 2**16)
+            await writer.drain()
+            sent += 2**16
+
+    async def use(transport: Transport, served: Served) -> None:
+        for _ in range(2):
+            told = await transport.handle_async_request(get(served.url))
+            assert isinstance(told.stream, httpx.AsyncByteStream)
+            await asyncio.sleep(0.3)
+            assert 0 < sent < size // 2
+            parts = [len(part) async for part in told.stream]
+            assert sum(parts) == size
+            assert max(parts) <= BUFFER_BYTES + READ_BYTES
+            await told.aclose()
+
+    assert run(script, use).connections == 1
+
+
+def test_a_connection_that_was_full_reads_on_when_it_is_used_again() -> None:
+    """Also when nobody took the body that had come whole."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                told = await transport.handle_async_request(get(served.url))
+                await asyncio.sleep(0.1)
+                await told.aclose()
+
+    assert run(say(response(200, b"x" * (BUFFER_BYTES + 1000))), use).connections == 1
+
+
+def test_a_stream_that_was_closed_gives_nothing_more() -> None:
+    """Least of all what the next exchange on its connection brings."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        told = await transport.handle_async_request(get(served.url))
+        await told.aclose()
+        assert isinstance(told.stream, httpx.AsyncByteStream)
+        with pytest.raises(httpx.StreamClosed):
+            await anext(aiter(told.stream))
+        await told.stream.aclose()  # twice is once
+
+    run(say(OK + b"Content-Length: 4\r\n\r\n"), use)
+
+
+def test_an_exchange_leaves_nothing_for_the_collector() -> None:
+    """It waits while a day is swept."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        told = await transport.handle_async_request(get(served.url))
+        await told.aread()
+        await told.aclose()
+        left = weakref.ref(told.stream)
+        del told
+        assert left() is None
+
+    gc.disable()
+    try:
+        run(say(response(200, b"body")), use)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "HEAD"},
+        {"method": "CONNECT"},
+        {"headers": {"X-Mine": "a\r\nX-Other: b"}},
+        {"headers": {"X-Mine": "a\nX-Other: b"}},
+        {"headers": {"X-Mine\r": "a"}},
+        {"extensions": {TARGET: b"/ HTTP/1.1\r\nX-Other: b\r\n\r\n"}},
+    ],
+)
+def test_what_cannot_be_sent_is_not(options: dict[str, object]) -> None:
+    """Two requests in one; a method whose answers would be read wrongly."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        with pytest.raises(httpx.LocalProtocolError):
+            await transport.handle_async_request(httpx.Request(**({"method": "GET", "url": served.url} | options)))  # type: ignore[arg-type]
+
+    assert run(say(response(200)), use).connections == 0
 
 
 def test_outside_its_context_nothing_is_sent() -> None:
     """Before and after."""
 
     async def main() -> None:
-        transport = Transport(is_encrypted=True, connections=1)
+        transport = Transport()
         for _ in range(2):
             with pytest.raises(RuntimeError, match="outside `async with`"):
-                await transport.handle_async_request(httpx.Request("GET", "https://127.0.0.1:1/"))
+                await transport.handle_async_request(get("https://127.0.0.1:1/"))
             async with transport:
                 pass
 
     asyncio.run(main())
+
+
+def test_its_end_closes_all_connections() -> None:
+    """Those in use too, whose exchanges fail."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        await take(transport, f"{served.url}/1")
+        waiting = [asyncio.create_task(take(transport, f"{served.url}/{path}")) for path in (2, 3)]
+        await settle(lambda: len(served.heard) == 3)
+        await transport.aclose()
+        assert transport._connections == set()
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in told] == [httpx.RemoteProtocolError] * 2
+        await settle(lambda: served.open_connections == 0)
+
+    assert run(say(response(200), b""), use).connections == 2
+
+
+def test_https_is_for_servers_that_prove_who_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a certificate of an authority that is trusted, for the host's name."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    options = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run(["openssl", *options.split(), *files], check=True, capture_output=True)
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(certificate, key)
+    served.set_alpn_protocols(["h2", "http/1.1"])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            protocols.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
+            writer.write(response(200, b"x" * 2**20))
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+        async with server:
+            for place, problem in ((url, "self-signed"), (url.replace("localhost", "127.0.0.1"), "")):
+                async with Transport() as transport:
+                    with pytest.raises(httpx.ConnectError, match="SSLCertVerificationError") as caught:
+                        await take(transport, place)
+                assert problem in str(caught.value.__cause__)
+            assert protocols == []
+            trusted = ssl.create_default_context(cafile=str(certificate))
+            monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: trusted)
+            async with Transport() as transport:
+                for _ in range(2):
+                    assert len(await take(transport, url)) == 2**20
+                with pytest.raises(httpx.ConnectError, match="SSLCertVerificationError"):
+                    await take(transport, url.replace("localhost", "127.0.0.1"))
+
+    protocols: list[str | None] = []
+    asyncio.run(main())
+    assert protocols == ["http/1.1"] * 2
+
+
+class _Wire(asyncio.Transport):
+    """asyncio's side of a connection that is none."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+def read(*parts: bytes) -> Told:
+    """Gives what the transport makes of an answer that comes in these parts, or its error's text."""
+
+    async def main() -> Told:
+        connection = module._Connection(set(), [])
+        connection.connection_made(_Wire())
+        exchange = module._Exchange(connection)
+        for part in parts:
+            connection.data_received(part)
+        connection.connection_lost(None)
+        try:
+            status, headers = await exchange.wait_for_head()
+            return status, headers, b"".join([part async for part in exchange])
+        except httpx.TransportError as error:
+            return str(error)
+
+    return asyncio.run(main())
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """Cuts an answer where these places say, modulo its length."""
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+PLACES = st.lists(st.integers(min_value=0, max_value=1_000), max_size=8)
+BODY = [(b"Content-Type", b"text/plain")]
+ANSWERS: list[tuple[bytes, Told]] = [
+    (response(200, b"body"), (200, [(b"Content-Length", b"4")], b"body")),
+    (b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + response(404), (404, [(b"Content-Length", b"0")], b"")),
+    (
+        CHUNKED[:-2] + b"Content-Type: text/plain\r\n\r\n2;ext\r\nbo\r\n2\r\ndy\r\n0\r\nX-Trailer: x\r\n\r\n",
+        (200, [(b"Transfer-Encoding", b"chunked"), *BODY], b"body"),
+    ),
+    (OK + b"Content-Type: text/plain\r\n\r\nbody\r\n\r\nHTTP/1.1", (200, BODY, b"body\r\n\r\nHTTP/1.1")),
+    (b"HTTP/1.1 204 None\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\nmore", (204, [], b"")),
+    (
+        b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x00\x01",
+        (101, [(b"Connection", b"Upgrade"), (b"Upgrade", b"x")], b""),
+    ),
+    (response(200, b"body", length=5), "the connection was closed before the end of the answer"),
+    (CHUNKED + b"4\r\nbody!\r\n", "the answer is not HTTP/1.1"),
+]
+
+
+@given(answer=st.sampled_from(ANSWERS), places=PLACES)
+def test_an_answer_is_the_same_however_it_comes(answer: tuple[bytes, Told], places: list[int]) -> None:
+    """Cut anywhere, also to single bytes."""
+    data, told = answer
+    assert read(*cut(data, places)) == told
+    assert read(*(data[at : at + 1] for at in range(len(data)))) == told
+
+
+@given(
+    data=st.lists(
+        st.one_of(
+            st.sampled_from([OK, CHUNKED, b"HTTP/1.1 100 x\r\n\r\n", b"HTTP/1.0 ", b"Content-Length: 3\r\n", b"\r\n"]),
+            st.sampled_from([b"0\r\n\r\n", b"3\r\nabc\r\n", b"abc", b"Transfer-Encoding: ", b"Connection: close\r\n"]),
+            st.binary(max_size=8),
+        ),
+        max_size=8,
+    ).map(b"".join),
+    places=PLACES,
+)
+def test_whatever_comes_is_an_answer_or_one_error(data: bytes, places: list[int]) -> None:
+    """The same, wherever it is cut, and nothing waits for ever."""
+    assert read(*cut(data, places)) == read(data)
+    assert len(data) < HEAD_BYTES

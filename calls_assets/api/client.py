@@ -27,8 +27,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-from multidict import CIMultiDict
-from yarl import URL
 
 from calls_assets.api.errors import (
     AccessDeniedError,
@@ -36,7 +34,7 @@ from calls_assets.api.errors import (
     RequestRefusedError,
     TransientError,
 )
-from calls_assets.transport import TARGET, TRANSPORT_ERRORS, Transport
+from calls_assets.transport import TARGET, Transport
 
 HIGHEST_ID = 2**63 - 1
 _RETRIED_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
@@ -56,6 +54,7 @@ _MOST_NEW_TOKENS = 3  # per call: a file that changes faster than the API accept
 _BASE_URL_ADVICE = "the base URL must be an http(s) URL without user, password, query and fragment"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
+_HOST = re.compile(r"[0-9A-Za-z.:_-]+")  # a name, or an address of either kind
 _DELAY_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
@@ -162,10 +161,9 @@ class CallsClient:
         self._config = config
         self._clock = clock
         self._jitter = jitter
-        self._prefix = config.base_url.rstrip("/") + "/calls/"
-        self._base = URL(self._prefix)
+        self._url = httpx.URL(config.base_url.rstrip("/") + "/calls/")
         self._token = config.token or _read_token(config.token_file)
-        self._pattern = _build_pattern(self._prefix, self._token)
+        self._pattern = _build_pattern(self._url, self._token)
         self._token_lock = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.concurrency)
         self._pacer = _Pacer(config.requests_per_second)
@@ -173,10 +171,7 @@ class CallsClient:
         self._transport: httpx.AsyncBaseTransport | None = None
 
     async def __aenter__(self) -> Self:
-        transport = Transport(
-            is_encrypted=self._prefix.lower().startswith("https:"), connections=self._config.concurrency
-        )
-        self._transport = await transport.__aenter__()
+        self._transport = await Transport().__aenter__()
         return self
 
     async def __aexit__(
@@ -248,8 +243,7 @@ class CallsClient:
                     return await self._exchange(call_id, path)
             except TimeoutError:
                 return _Failure(f"no complete answer within {self._config.timeout_seconds:g} s")
-            except TRANSPORT_ERRORS as error:
-                # Only the kind: the texts of these errors can quote what was sent or received.
+            except httpx.TransportError as error:
                 return _Failure(f"connection failed ({type(error.__cause__ or error).__name__})")
         finally:
             self._slots.release()
@@ -284,8 +278,7 @@ class CallsClient:
     def _build_request(self, path: str) -> httpx.Request:
         """Copies the pattern of a request: building each anew was a tenth of all work for a call."""
         request = httpx.Request.__new__(httpx.Request)
-        target = self._base.with_path(self._base.raw_path + path, encoded=True)
-        request.__dict__ = self._pattern | {"url": self._prefix + path, "extensions": {TARGET: target}}
+        request.__dict__ = self._pattern | {"extensions": {TARGET: self._url.raw_path + path.encode()}}
         return request
 
     async def _read_call(self, call_id: int, response: httpx.Response) -> Answer | _Failure:
@@ -327,7 +320,7 @@ class CallsClient:
                     problem = str(error)
                 else:
                     if token != refused.token:
-                        self._token, self._pattern = token, _build_pattern(self._prefix, token)
+                        self._token, self._pattern = token, _build_pattern(self._url, token)
                         return
                     problem = "the token was refused, and its file still holds the same"
             self._denied = f"the API denied access (HTTP {refused.status}): {problem}"
@@ -458,13 +451,14 @@ def _parse_date(text: str | None) -> datetime | None:
 
 def _check_base_url(url: str) -> None:
     try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        is_bare = parts.username is None and parts.password is None and not parts.query and not parts.fragment
-        URL(url)  # finds more to be wrong with a host
-    except ValueError:
+        parts, address = urlsplit(url), httpx.URL(url)
+        is_usable = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
+        is_bare = not address.userinfo and not {"?", "#"} & set(url)
+        port = parts.port if address.port is None else address.port
+        is_clear = (address.raw_host.decode(), port) == (parts.hostname, parts.port)
+    except (ValueError, httpx.InvalidURL):
         raise ValueError(_BASE_URL_ADVICE) from None
-    if not (is_usable and is_bare and _URL_TEXT.fullmatch(url)):
+    if not (is_usable and is_bare and is_clear and _URL_TEXT.fullmatch(url)):
         raise ValueError(_BASE_URL_ADVICE)
 
 
@@ -485,7 +479,7 @@ def _read_token(path: Path | None) -> str:
     return _check_token(text, f"the token in {path}")
 
 
-def _build_pattern(url: str, token: str) -> dict[str, Any]:
+def _build_pattern(url: httpx.URL, token: str) -> dict[str, Any]:
     """Gives the attributes that all requests of a client share."""
     headers = {
         "Access-Token": token,
@@ -494,11 +488,7 @@ def _build_pattern(url: str, token: str) -> dict[str, Any]:
         "Accept-Encoding": "identity",
         "User-Agent": "calls-assets",
     }
-    # Given a stream, httpx adds no headers of its own, which aiohttp adds anyway.
-    request = httpx.Request("GET", url, stream=httpx.ByteStream(b""))
-    request.read()
-    # aiohttp's own kind of headers: it would make one of httpx's, item by item, for each request.
-    return request.__dict__ | {"headers": CIMultiDict(headers)}
+    return httpx.Request("GET", url, headers=headers).__dict__
 
 
 def _is_coding(value: str) -> bool:
@@ -519,7 +509,7 @@ async def _read_body(response: httpx.Response, limit: int) -> bytes | None:
 
 async def _drain(response: httpx.Response) -> None:
     """Reads a short body that nobody needs, so that the connection can be used again; a bad one only costs that."""
-    with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
+    with contextlib.suppress(TimeoutError, httpx.TransportError):
         async with asyncio.timeout(_DRAIN_SECONDS):
             await _read_body(response, _DRAIN_BYTES)
 

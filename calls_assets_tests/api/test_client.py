@@ -543,6 +543,12 @@ def test_the_token_is_in_no_repr_no_log_and_no_traceback(caplog: pytest.LogCaptu
         "https://exam ple.com",
         "https://[::1",
         "https://[::1]0/",
+        "https://[::1]5/",
+        "https://example.com:0",
+        "https://example%2ecom",
+        "https://user@example.com",
+        "https://example.com?",
+        "https://example.com#",
         "https://exam\\ple.com",
     ],
 )

@@ -119,7 +119,7 @@ async def _keep_two(random: Random, kept: Kept) -> None:
         number = len(sent)
         await asyncio.sleep(random.random() * 0.2)
         if number > 2:
-            return httpx.Response(200, content=body_of(int(str(request.url).rpartition("/")[2])))
+            return httpx.Response(200, content=body_of(int(request.extensions["target"].rpartition(b"/")[2])))
         wish = draw_wish(random, clock())
         kept.cases[wish.kind] = kept.cases.get(wish.kind, 0) + 1
         asked.append((loop.time(), wish))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-import httpx
 import pytest
 
 from calls_assets.api import CallsClient, ClientConfig, TransientError
@@ -189,7 +188,7 @@ def test_a_client_that_leaks_is_caught(broken: str, monkeypatch: pytest.MonkeyPa
         try:
             return await attempt(client, call_id, path, is_repeat=is_repeat)
         except asyncio.CancelledError:
-            kept.append(socket.create_connection(("127.0.0.1", httpx.URL(client._prefix).port or 0)))
+            kept.append(socket.create_connection(("127.0.0.1", client._url.port or 0)))
             raise
 
     async def keep_task(client: CallsClient, call_id: int, path: str, *, is_repeat: bool) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import re
 import sys
 import traceback
@@ -16,8 +17,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-import aiohttp
 import dagster as dg
+import httpx
 import pytest
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.scheduler.instigation import InstigatorType
@@ -32,6 +33,7 @@ from calls_assets.defs import build_definitions
 from calls_assets.ingest import SweepOptions, sweep
 from calls_assets.lake import Lake, Read
 from calls_assets.settings import Settings, SettingsError
+from calls_assets.transport import Transport
 from calls_assets_tests.api.server import Heard, Served
 from calls_assets_tests.faults import canaries, tricks
 from calls_assets_tests.faults.counts import SEED, choose, tell
@@ -369,13 +371,14 @@ def test_the_token_goes_to_no_other_host(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_client_that_trusts_proxies_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness reports what a proxy hears that the environment names, when aiohttp is let to look there."""
+    """The harness reports what a proxy hears that the environment names, when the transport looks there."""
 
-    def open_session(**options: object) -> aiohttp.ClientSession:
-        return session(**(options | {"trust_env": True}))  # type: ignore[arg-type] # the client's own options
+    async def connect_by_proxy(transport: Transport, origin: tuple[str, str, int]) -> object:
+        proxy = httpx.URL(os.environ.get("HTTP_PROXY") or os.environ.get("http_proxy") or "")
+        return await directly(transport, (proxy.scheme, proxy.host, proxy.port or 80) if proxy.host else origin)
 
-    session = aiohttp.ClientSession
-    monkeypatch.setattr(aiohttp, "ClientSession", open_session)
+    directly = Transport._connect
+    monkeypatch.setattr(Transport, "_connect", connect_by_proxy)
     count, problems = play_tricks(tmp_path, monkeypatch, only="variable")
     tell("token elsewhere, twin: proxies", tricks=count, violations=len(problems))
     caught = [problem for problem in problems if re.search(r"[1-9]\d* with the token", problem)]
@@ -391,7 +394,7 @@ def test_a_client_that_follows_redirects_is_caught(tmp_path: Path, monkeypatch: 
         response = await client._transport.handle_async_request(request)
         await response.aread()
         if "location" in response.headers:
-            request.__dict__ |= {"url": response.headers["location"], "extensions": {}}
+            request.__dict__ |= {"url": request.url.join(response.headers["location"]), "extensions": {}}
             await (await client._transport.handle_async_request(request)).aread()
         return await exchange(client, call_id, path)
 
