@@ -34,12 +34,16 @@ def post_alert(url: str, body: Mapping[str, object]) -> None:
     Raises:
         AlertError: The receiver refused it, or did not take it in any attempt.
     """
-    problem = asyncio.run(_post(url, body))
+    try:
+        request = httpx.Request("POST", url, json=body)
+    except (httpx.InvalidURL, UnicodeError):
+        raise AlertError("CALLS_ALERT_URL holds a host or port that cannot be") from None
+    problem = asyncio.run(_post(request))
     if problem is not None:
         raise AlertError(f"the receiver at CALLS_ALERT_URL {problem}")
 
 
-async def _post(url: str, body: Mapping[str, object]) -> str | None:
+async def _post(request: httpx.Request) -> str | None:
     problem = ""
     async with Transport() as transport:
         for attempt in range(ATTEMPTS):
@@ -47,12 +51,12 @@ async def _post(url: str, body: Mapping[str, object]) -> str | None:
                 await asyncio.sleep(PAUSE_SECONDS * attempt)
             try:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
-                    response = await transport.handle_async_request(httpx.Request("POST", url, json=body))
+                    response = await transport.handle_async_request(request)
                     await response.aclose()
             except TimeoutError:
                 problem = f"did not answer within {ATTEMPT_SECONDS:g} s"
             except httpx.TransportError as error:
-                problem = f"could not be reached ({type(error.__cause__ or error).__name__})"
+                problem = f"could not be reached ({error})"
             else:
                 if 200 <= response.status_code < 300:
                     return None

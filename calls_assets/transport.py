@@ -11,14 +11,18 @@ connects and encrypts; httptools, over the parser of Node.js, reads answers as s
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
 import httptools
 import httpx
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 TARGET = "target"
 """Extension of a request: the target of its request line (bytes), in place of path and query of its address."""
@@ -26,11 +30,16 @@ HEAD_BYTES = 64 * 1024
 """Longest head of an answer, and longest run of bytes that bring neither head nor body, give or take one read."""
 BUFFER_BYTES = 256 * 1024
 """What is read ahead of whoever takes a body, give or take one read."""
+ADDRESS_SECONDS = 10.0
+"""How long a host's addresses are known: a server that closes each connection would cost a look-up each."""
 IDLE_SECONDS = 15.0
 """How long a connection may have been idle to be used again: the server may be about to close it."""
 _SECOND_ADDRESS_SECONDS = 0.25  # a host's addresses are tried side by side, this far apart (RFC 8305, section 5)
 _PORTS = {"http": 80, "https": 443}
-_UNFIT_METHODS = frozenset({"HEAD", "CONNECT"})  # their answers end where others' bodies begin
+# Methods but those whose answers end where others' bodies begin; targets, names and values that end where they should.
+_HEAD = re.compile(
+    rb"(?!HEAD |CONNECT )[!#-'*+.^_`|~0-9A-Z-]+ [!-~]+ HTTP/1\.1(?:\r\n[!#-'*+.^_`|~0-9A-Za-z-]+: [^\x00\r\n]*)*"
+)
 
 _Origin: TypeAlias = tuple[str, str, int]
 
@@ -38,7 +47,7 @@ _Origin: TypeAlias = tuple[str, str, int]
 class Transport(httpx.AsyncBaseTransport):
     """Sends requests, each once; there are as many connections as there are exchanges at a time.
 
-    Use as an async context manager.
+    Use as an async context manager, in one event loop.
     """
 
     def __init__(self) -> None:
@@ -46,6 +55,8 @@ class Transport(httpx.AsyncBaseTransport):
         self._context: ssl.SSLContext | None = None
         self._connections: set[_Connection] = set()
         self._idle: dict[_Origin, list[_Connection]] = {}
+        self._addresses: dict[tuple[str, int], tuple[float, list[AddrInfoType]]] = {}
+        self._look_up_lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._is_open = True
@@ -75,7 +86,8 @@ class Transport(httpx.AsyncBaseTransport):
             raise RuntimeError("Transport is used outside `async with`")
         message = _write_request(request)
         url = request.url
-        origin = (url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0))
+        port = _PORTS.get(url.scheme, 0) if url.port is None else url.port
+        origin = (url.scheme, url.raw_host.decode("ascii"), port)
         connection = self._take_idle(origin) or await self._connect(origin)
         exchange = _Exchange(connection)
         try:
@@ -106,24 +118,36 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: _Origin) -> _Connection:
         scheme, host, port = origin
-        if scheme not in _PORTS:
-            raise httpx.UnsupportedProtocol("an address must begin with http:// or https://")
+        if scheme not in _PORTS or not 0 < port < 2**16:
+            raise httpx.UnsupportedProtocol("an address begins with http:// or https://, and its port is 1 to 65535")
         idle = self._idle.setdefault(origin, [])
         context = self._load_context() if scheme == "https" else None
-        loop = asyncio.get_running_loop()
         try:
-            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             # asyncio, told to try addresses side by side, leaks a socket when it is cancelled in the wrong moment.
-            sock = await start_connection(addresses, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS)
-            _, connection = await loop.create_connection(
+            sock = await start_connection(await self._look_up(host, port), happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS)
+            _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self._connections, idle),
                 sock=sock,
                 ssl=context,
-                server_hostname=host if context else None,
+                server_hostname=host.rstrip(".") if context else None,
             )
         except (OSError, UnicodeError) as error:  # the latter of a host that no name can be
+            self._addresses.pop((host, port), None)
             raise httpx.ConnectError(type(error).__name__) from error
+        if not self._is_open or connection.wire.is_closing():
+            connection.wire.abort()
+            raise httpx.ConnectError("the connection was closed at once")
         return connection
+
+    async def _look_up(self, host: str, port: int) -> list[AddrInfoType]:
+        """Gives a host's addresses; one look-up at a time, as each takes one of few threads."""
+        loop = asyncio.get_running_loop()
+        async with self._look_up_lock:
+            at, addresses = self._addresses.get((host, port), (-math.inf, []))
+            if loop.time() - at >= ADDRESS_SECONDS:
+                addresses = [*await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+                self._addresses[host, port] = loop.time(), addresses
+        return addresses
 
     def _load_context(self) -> ssl.SSLContext:
         """Loads the certificate authorities when they are needed: it takes 30 ms."""
@@ -162,6 +186,10 @@ class _Connection(asyncio.Protocol):
         else:
             self.exchange.read(data)
 
+    def eof_received(self) -> None:
+        if self.exchange is not None:
+            self.exchange.end(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         self.lost.set_result(None)
@@ -190,7 +218,7 @@ class _Exchange(httpx.AsyncByteStream):
         self._buffered = 0
         self._overhead = 0
         self._has_head = self._is_whole = self._is_reusable = self._is_paused = self._is_closed = False
-        self._error: httpx.TransportError | httpx.StreamClosed | None = None
+        self._failure: Callable[[], Exception] | None = None  # no exception, which would know this object again
         self._waiter: asyncio.Future[None] | None = None
 
     async def wait_for_head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
@@ -203,7 +231,7 @@ class _Exchange(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         while not self._parts:
-            if self._is_whole:
+            if self._is_whole and not self._is_closed:
                 raise StopAsyncIteration
             await self._wait()
         parts, self._parts, self._buffered = self._parts, [], 0
@@ -216,36 +244,36 @@ class _Exchange(httpx.AsyncByteStream):
             return
         self._is_closed = True
         del self._parser  # which knows this object: nothing is left for the collector
+        self._parts.clear()
+        self._failure = self._failure or httpx.StreamClosed
         if self._is_whole and self._is_reusable and not self._connection.wire.is_closing():
-            self._resume()
             self._connection.give_back()
         else:
             self._connection.exchange = None
             self._connection.wire.abort()
-            self._error = self._error or httpx.StreamClosed()
 
     def read(self, data: bytes) -> None:
         """Takes what has come."""
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(httpx.RemoteProtocolError("the answer is not HTTP/1.1"), error)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(httpx.RemoteProtocolError, "the answer is not HTTP/1.1")
         if self._overhead > HEAD_BYTES:
-            self._fail(httpx.RemoteProtocolError(f"the answer has a head of more than {HEAD_BYTES} bytes"))
-        if self._buffered > BUFFER_BYTES and not self._is_paused:
+            self._fail(httpx.RemoteProtocolError, f"the answer has a head of more than {HEAD_BYTES} bytes")
+        if self._buffered > BUFFER_BYTES and not (self._is_paused or self._is_whole):
             self._is_paused = True
             self._connection.wire.pause_reading()
         self._wake()
 
     def end(self, error: Exception | None) -> None:
         """Takes the end of the connection, which ends a body whose length nobody told (RFC 9112, section 6.3)."""
-        if error is None and self._has_head and not _is_delimited(self._headers):
+        if error is None and self._failure is None and self._has_head and not _is_delimited(self._headers):
             self._is_whole = True
         elif error is None:
-            self._fail(httpx.RemoteProtocolError("the connection was closed before the end of the answer"))
+            self._fail(httpx.RemoteProtocolError, "the connection was closed before the end of the answer")
         else:
-            self._fail(httpx.ReadError(type(error).__name__), error)
+            self._fail(httpx.ReadError, type(error).__name__)
         self._wake()
 
     def on_message_begin(self) -> None:
@@ -258,7 +286,9 @@ class _Exchange(httpx.AsyncByteStream):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._is_whole or (status < 200 and status != 101):
+        if status < 100 or status == 101:
+            raise ValueError("no status, or the end of HTTP, which nobody asked for")
+        if self._is_whole or status < 200:
             return
         self._status = status
         self._has_head = True
@@ -277,10 +307,9 @@ class _Exchange(httpx.AsyncByteStream):
         else:
             self._headers.clear()  # of an answer that only says that there will be one
 
-    def _fail(self, error: httpx.TransportError, cause: Exception | None = None) -> None:
-        if self._error is None:
-            error.__cause__ = cause
-            self._error = error
+    def _fail(self, kind: type[httpx.TransportError], text: str) -> None:
+        self._failure = self._failure or partial(kind, text)
+        self._connection.wire.abort()
 
     def _resume(self) -> None:
         if self._is_paused:
@@ -297,8 +326,8 @@ class _Exchange(httpx.AsyncByteStream):
         Raises:
             httpx.TransportError, httpx.StreamClosed: Nothing more will.
         """
-        if self._error is not None:
-            raise self._error
+        if self._failure is not None:
+            raise self._failure()
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
 
@@ -309,14 +338,17 @@ def _write_request(request: httpx.Request) -> bytes:
     Raises:
         httpx.LocalProtocolError: It is none that can be sent.
     """
-    method = request.method
     target = request.extensions.get(TARGET) or request.url.raw_path
-    lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target)]
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii", "replace"), target)]
     lines += [b"%b: %b" % header for header in request.headers.raw]
     head = b"\r\n".join(lines)
-    if method in _UNFIT_METHODS or not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
-        raise httpx.LocalProtocolError("a request of a method or with a header that cannot be sent")
-    return b"%b\r\n\r\n%b" % (head, request.content)
+    try:
+        content = request.content
+    except httpx.RequestNotRead:
+        raise httpx.LocalProtocolError("a request whose content is not in memory") from None
+    if head.count(b"\n") != len(lines) - 1 or not _HEAD.fullmatch(head):
+        raise httpx.LocalProtocolError("a request whose method, target or headers cannot be sent")
+    return b"%b\r\n\r\n%b" % (head, content)
 
 
 def _is_delimited(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -56,10 +56,18 @@ def test_a_receiver_that_refuses_is_an_error(
     assert len(receiver.heard) == attempts
 
 
-def test_an_address_that_is_none_is_an_error_that_does_not_name_it() -> None:
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://h\\x/SECRET", r"could not be reached \(\w+\), 3 times"),
+        ("https://xn--a.com/SECRET", "a host or port that cannot be"),
+        ("https://[::1]x/SECRET", "a host or port that cannot be"),
+    ],
+)
+def test_an_address_that_is_none_is_an_error_that_does_not_name_it(url: str, words: str) -> None:
     """Settings take what looks like one."""
-    with pytest.raises(AlertError, match=r"could not be reached \(\w+\), 3 times") as caught:
-        post_alert("https://h\\x/SECRET", BODY)
+    with pytest.raises(AlertError, match=words) as caught:
+        post_alert(url, BODY)
     assert "SECRET" not in str(caught.value)
 
 

@@ -10,17 +10,20 @@ import struct
 import subprocess
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
+import aiohappyeyeballs
+import httptools
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_assets import transport as module
-from calls_assets.transport import BUFFER_BYTES, HEAD_BYTES, TARGET, Transport
+from calls_assets.transport import BUFFER_BYTES, IDLE_SECONDS, TARGET, Transport
 from calls_assets_tests.api.server import Heard, Script, Served, response, say, serve
 
 Told: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes] | str
@@ -132,6 +135,7 @@ def test_a_connection_is_used_again_when_nothing_is_left_in_it(is_read: bool, co
         (response(200, b"body") + response(200, b"of another"), 2),
         (response(200, b"body") + b"rubbish", 2),
         (response(200, b"body") + b"\r\n", 1),
+        (response(200, b"body" + b"z" * BUFFER_BYTES) + response(200, b"of another"), 2),
     ],
 )
 def test_a_connection_is_used_again_when_the_server_left_it_in_order(answer: bytes, connections: int) -> None:
@@ -139,7 +143,10 @@ def test_a_connection_is_used_again_when_the_server_left_it_in_order(answer: byt
 
     async def use(transport: Transport, served: Served) -> None:
         for _ in range(2):
-            assert await take(transport, served.url) == b"body"
+            told = await transport.handle_async_request(get(served.url))
+            await asyncio.sleep(0.05)  # all of it has come
+            assert (await told.aread()).rstrip(b"z") == b"body"
+            await told.aclose()
 
     assert run(say(answer), use).connections == connections
 
@@ -162,13 +169,13 @@ def test_what_nobody_asked_for_ends_a_connection() -> None:
     assert run(script, use).connections == 2
 
 
-def test_a_connection_that_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_long_idle_is_not_used_again() -> None:
     """The server may be about to close it."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
 
     async def use(transport: Transport, served: Served) -> None:
-        for pause in (0.0, 0.1, 0.0):
-            await asyncio.sleep(pause)
+        for age in (0.0, IDLE_SECONDS, 0.0):
+            for connection in transport._connections:
+                connection._idle_since -= age
             await take(transport, served.url)
 
     assert [heard.connection for heard in run(say(response(200)), use).heard] == [1, 2, 2]
@@ -220,6 +227,8 @@ def test_who_does_not_answer_is_an_error_of_httpx() -> None:
         "http://nowhere.invalid/": (httpx.ConnectError, OSError),
         f"http://{'a' * 64}.example/": (httpx.ConnectError, UnicodeError),
         "ftp://127.0.0.1/": (httpx.UnsupportedProtocol, None),
+        "http://127.0.0.1:0/": (httpx.UnsupportedProtocol, None),
+        "http://127.0.0.1:99999/": (httpx.UnsupportedProtocol, None),
     }
 
     async def main() -> None:
@@ -256,6 +265,52 @@ def test_of_a_hosts_addresses_one_that_is_silent_holds_up_nobody(monkeypatch: py
     monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", look_up)
     run(say(response(200, b"body")), use)
     assert tried == ["127.0.0.2", "127.0.0.1"]
+
+
+def test_a_host_is_looked_up_by_the_name_that_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of one standard are others in another: `xn--fa-hia.de` is `faß.de`, and that was `fass.de` before 2010."""
+    asked = []
+
+    async def look_up(loop: asyncio.SelectorEventLoop, host: str, port: int, **_: object) -> list[object]:
+        asked.append((host, port))
+        raise socket.gaierror
+
+    async def main() -> None:
+        async with Transport() as transport:
+            for url in ("https://xn--fa-hia.de", "http://XN--FA-HIA.de:81/x"):
+                with pytest.raises(httpx.ConnectError, match="gaierror"):
+                    await transport.handle_async_request(get(url))
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", look_up)
+    asyncio.run(main())
+    assert asked == [("xn--fa-hia.de", 443), ("xn--fa-hia.de", 81)]
+
+
+def test_a_host_is_looked_up_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connections there are at once, and however short they live; anew after a failure."""
+    look_ups = 0
+
+    async def look_up(loop: asyncio.SelectorEventLoop, host: str, port: int, **_: object) -> list[object]:
+        nonlocal look_ups
+        look_ups += 1
+        await asyncio.sleep(0.01)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    async def use(transport: Transport, served: Served) -> None:
+        for _ in range(2):
+            await asyncio.gather(*(take(transport, served.url) for _ in range(8)))
+        assert look_ups == 1
+        for key, (at, addresses) in transport._addresses.items():
+            transport._addresses[key] = at - module.ADDRESS_SECONDS, addresses
+        await take(transport, served.url)
+        assert look_ups == 2
+        for _ in range(2):
+            with pytest.raises(httpx.ConnectError):
+                await take(transport, "http://127.0.0.1:1")
+        assert look_ups == 4
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", look_up)
+    assert run(say(response(200, b"body", "Connection: close")), use).connections == 17
 
 
 def test_who_stops_waiting_for_an_answer_closes_its_connection() -> None:
@@ -307,6 +362,25 @@ def test_a_body_whose_end_nobody_told_ends_with_the_connection(head: bytes) -> N
     run(closing(head + b"all of it"), use)
 
 
+@pytest.mark.parametrize("answer", [OK + b"\r\nbody", response(200, b"body")])
+def test_a_server_that_only_stops_talking_has_ended_its_answer(answer: bytes) -> None:
+    """It may go on listening, for a request that is not sent on this connection."""
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.write_eof()
+
+    async def use(transport: Transport, served: Served) -> None:
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                told = await transport.handle_async_request(get(served.url))
+                await asyncio.sleep(0.05)
+                assert await told.aread() == b"body"
+                await told.aclose()
+
+    assert run(script, use).connections == 2
+
+
 def test_a_connection_that_breaks_says_how() -> None:
     """Whatever had come until then."""
 
@@ -339,6 +413,9 @@ def test_a_connection_that_breaks_says_how() -> None:
         CHUNKED + b"4\r\nbody!\r\n",
         CHUNKED + b"ffffffffffffffffff\r\nbody",
         b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1 099 No\r\nContent-Length: 4\r\n\r\nevil" + response(200, b"body"),
+        b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x00\x01",
+        b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
     ],
 )
 def test_what_is_no_answer_is_not_read_as_one(data: bytes, speak: Callable[[bytes], Script]) -> None:
@@ -382,6 +459,25 @@ def test_a_head_without_end_is_given_up(begin: bytes, more: bytes) -> None:
     assert sent < 2**26
 
 
+def test_what_follows_a_failure_is_not_read() -> None:
+    """Also while nobody waits: the parser would keep an endless trailer."""
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + b"0\r\nX-Long: ")
+        while not writer.is_closing():
+            writer.write(b"x" * 2**16)
+            await writer.drain()
+
+    async def use(transport: Transport, served: Served) -> None:
+        told = await transport.handle_async_request(get(served.url))
+        await settle(lambda: served.open_connections == 0)
+        with pytest.raises(httpx.RemoteProtocolError, match="bytes"):
+            await told.aread()
+        await told.aclose()
+
+    run(script, use)
+
+
 def test_a_body_that_nobody_takes_is_left_to_the_server() -> None:
     """What is read ahead is bounded; taken, it comes whole."""
     size = 2**25
@@ -410,21 +506,9 @@ def test_a_body_that_nobody_takes_is_left_to_the_server() -> None:
     assert run(script, use).connections == 1
 
 
-def test_a_connection_that_was_full_reads_on_when_it_is_used_again() -> None:
-    """Also when nobody took the body that had come whole."""
-
-    async def use(transport: Transport, served: Served) -> None:
-        async with asyncio.timeout(10):
-            for _ in range(2):
-                told = await transport.handle_async_request(get(served.url))
-                await asyncio.sleep(0.1)
-                await told.aclose()
-
-    assert run(say(response(200, b"x" * (BUFFER_BYTES + 1000))), use).connections == 1
-
-
-def test_a_stream_that_was_closed_gives_nothing_more() -> None:
-    """Least of all what the next exchange on its connection brings."""
+@pytest.mark.parametrize("body", [b"", b"body"])
+def test_a_stream_that_was_closed_gives_nothing_more(body: bytes) -> None:
+    """Neither what had come, nor what the next exchange on its connection brings."""
 
     async def use(transport: Transport, served: Served) -> None:
         told = await transport.handle_async_request(get(served.url))
@@ -434,23 +518,40 @@ def test_a_stream_that_was_closed_gives_nothing_more() -> None:
             await anext(aiter(told.stream))
         await told.stream.aclose()  # twice is once
 
-    run(say(OK + b"Content-Length: 4\r\n\r\n"), use)
+    run(say(OK + b"Content-Length: 4\r\n\r\n" + body), use)
 
 
-def test_an_exchange_leaves_nothing_for_the_collector() -> None:
-    """It waits while a day is swept."""
+@pytest.mark.parametrize(
+    "script",
+    [
+        say(response(200, b"body")),
+        say(response(404, b"")),
+        say(b"rubbish"),
+        say(CHUNKED + b"x"),
+        closing(b""),
+        closing(CHUNKED + b"4\r\nhalf\r\n"),
+    ],
+)
+def test_an_exchange_leaves_nothing_for_the_collector(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it ends: the collector waits while a day is swept, and an exchange has a body and a token."""
+    made: list[weakref.ref[object]] = []
+    parsers = httptools.HttpResponseParser
+
+    def make_parser(exchange: module._Exchange) -> object:
+        made.append(weakref.ref(exchange))
+        return parsers(exchange)
 
     async def use(transport: Transport, served: Served) -> None:
-        told = await transport.handle_async_request(get(served.url))
-        await told.aread()
-        await told.aclose()
-        left = weakref.ref(told.stream)
-        del told
-        assert left() is None
+        for _ in range(3):
+            with suppress(httpx.TransportError):
+                await take(transport, served.url)
+        assert len(made) == 3
+        assert [one() for one in made] == [None] * 3
 
+    monkeypatch.setattr(httptools, "HttpResponseParser", make_parser)
     gc.disable()
     try:
-        run(say(response(200, b"body")), use)
+        run(script, use)
     finally:
         gc.enable()
 
@@ -460,6 +561,12 @@ def test_an_exchange_leaves_nothing_for_the_collector() -> None:
     [
         {"method": "HEAD"},
         {"method": "CONNECT"},
+        {"method": "A B"},
+        {"method": "G\u00c9T"},
+        {"content": (part for part in [b"a"])},
+        {"headers": {"X-Mine": "a\x00"}},
+        {"headers": {"X Mine": "a"}},
+        {"extensions": {TARGET: b"/a b"}},
         {"headers": {"X-Mine": "a\r\nX-Other: b"}},
         {"headers": {"X-Mine": "a\nX-Other: b"}},
         {"headers": {"X-Mine\r": "a"}},
@@ -474,6 +581,17 @@ def test_what_cannot_be_sent_is_not(options: dict[str, object]) -> None:
             await transport.handle_async_request(httpx.Request(**({"method": "GET", "url": served.url} | options)))  # type: ignore[arg-type]
 
     assert run(say(response(200)), use).connections == 0
+
+
+@pytest.mark.parametrize("method", ["HEADING", "M-SEARCH", "get"])
+def test_other_methods_are_sent(method: str) -> None:
+    """Whatever they mean."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        told = await transport.handle_async_request(httpx.Request(method, served.url))
+        await told.aclose()
+
+    assert len(run(say(response(200)), use).heard) == 1
 
 
 def test_outside_its_context_nothing_is_sent() -> None:
@@ -504,6 +622,33 @@ def test_its_end_closes_all_connections() -> None:
         await settle(lambda: served.open_connections == 0)
 
     assert run(say(response(200), b""), use).connections == 2
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_connection_that_comes_too_late_is_closed(is_ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the transport's end, or when it is closed already."""
+    connect = aiohappyeyeballs.start_connection
+
+    async def use(transport: Transport, served: Served) -> None:
+        async def connect_late(*args: object, **options: object) -> object:
+            sock = await connect(*args, **options)  # type: ignore[arg-type]  # as they came
+            if is_ended:
+                await transport.aclose()
+            return sock
+
+        def abort_at_once(connection: module._Connection, wire: asyncio.Transport) -> None:
+            made(connection, wire)
+            if not is_ended:
+                wire.abort()
+
+        made = module._Connection.connection_made
+        monkeypatch.setattr(module, "start_connection", connect_late)
+        monkeypatch.setattr(module._Connection, "connection_made", abort_at_once)
+        with pytest.raises(httpx.ConnectError, match="closed at once"):
+            await take(transport, served.url)
+        await settle(lambda: not transport._connections and served.open_connections == 0)
+
+    assert run(say(response(200)), use).heard == []
 
 
 def test_https_is_for_servers_that_prove_who_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,12 +684,15 @@ def test_https_is_for_servers_that_prove_who_they_are(tmp_path: Path, monkeypatc
             async with Transport() as transport:
                 for _ in range(2):
                     assert len(await take(transport, url)) == 2**20
+                port = server.sockets[0].getsockname()[1]
+                transport._addresses["localhost.", port] = transport._addresses["localhost", port]
+                assert len(await take(transport, url.replace("localhost", "localhost."))) == 2**20
                 with pytest.raises(httpx.ConnectError, match="SSLCertVerificationError"):
                     await take(transport, url.replace("localhost", "127.0.0.1"))
 
     protocols: list[str | None] = []
     asyncio.run(main())
-    assert protocols == ["http/1.1"] * 2
+    assert protocols == ["http/1.1"] * 3
 
 
 class _Wire(asyncio.Transport):
@@ -557,6 +705,12 @@ class _Wire(asyncio.Transport):
         return False
 
     def abort(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
         pass
 
 
@@ -596,10 +750,8 @@ ANSWERS: list[tuple[bytes, Told]] = [
     ),
     (OK + b"Content-Type: text/plain\r\n\r\nbody\r\n\r\nHTTP/1.1", (200, BODY, b"body\r\n\r\nHTTP/1.1")),
     (b"HTTP/1.1 204 None\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\nmore", (204, [], b"")),
-    (
-        b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x00\x01",
-        (101, [(b"Connection", b"Upgrade"), (b"Upgrade", b"x")], b""),
-    ),
+    (b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x00\x01", "the answer is not HTTP/1.1"),
+    (b"HTTP/1.1 099 No\r\nContent-Length: 4\r\n\r\nevil" + response(404), "the answer is not HTTP/1.1"),
     (response(200, b"body", length=5), "the connection was closed before the end of the answer"),
     (CHUNKED + b"4\r\nbody!\r\n", "the answer is not HTTP/1.1"),
 ]
@@ -616,7 +768,9 @@ def test_an_answer_is_the_same_however_it_comes(answer: tuple[bytes, Told], plac
 @given(
     data=st.lists(
         st.one_of(
-            st.sampled_from([OK, CHUNKED, b"HTTP/1.1 100 x\r\n\r\n", b"HTTP/1.0 ", b"Content-Length: 3\r\n", b"\r\n"]),
+            st.sampled_from(
+                [OK, CHUNKED, b"HTTP/1.1 1", b"00 x\r\n\r\n", b"HTTP/1.0 ", b"Content-Length: 3\r\n", b"\r\n"]
+            ),
             st.sampled_from([b"0\r\n\r\n", b"3\r\nabc\r\n", b"abc", b"Transfer-Encoding: ", b"Connection: close\r\n"]),
             st.binary(max_size=8),
         ),
@@ -625,6 +779,5 @@ def test_an_answer_is_the_same_however_it_comes(answer: tuple[bytes, Told], plac
     places=PLACES,
 )
 def test_whatever_comes_is_an_answer_or_one_error(data: bytes, places: list[int]) -> None:
-    """The same, wherever it is cut, and nothing waits for ever."""
+    """The same, wherever it is cut; what waits for ever is ended by the test's time limit."""
     assert read(*cut(data, places)) == read(data)
-    assert len(data) < HEAD_BYTES

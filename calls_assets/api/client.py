@@ -244,7 +244,7 @@ class CallsClient:
             except TimeoutError:
                 return _Failure(f"no complete answer within {self._config.timeout_seconds:g} s")
             except httpx.TransportError as error:
-                return _Failure(f"connection failed ({type(error.__cause__ or error).__name__})")
+                return _Failure(f"connection failed ({error})")
         finally:
             self._slots.release()
 
@@ -455,7 +455,7 @@ def _check_base_url(url: str) -> None:
         is_usable = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
         is_bare = not address.userinfo and not {"?", "#"} & set(url)
         port = parts.port if address.port is None else address.port
-        is_clear = (address.raw_host.decode(), port) == (parts.hostname, parts.port)
+        is_clear = (address.raw_host.decode("ascii").lower(), port) == (parts.hostname, parts.port) and address.host
     except (ValueError, httpx.InvalidURL):
         raise ValueError(_BASE_URL_ADVICE) from None
     if not (is_usable and is_bare and is_clear and _URL_TEXT.fullmatch(url)):

@@ -548,6 +548,7 @@ def test_the_token_is_in_no_repr_no_log_and_no_traceback(caplog: pytest.LogCaptu
         "https://example%2ecom",
         "https://user@example.com",
         "https://example.com?",
+        "https://xn--a.com",
         "https://example.com#",
         "https://exam\\ple.com",
     ],
