@@ -286,14 +286,13 @@ class _Exchange(httpx.AsyncByteStream):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 100 or status == 101:
-            raise ValueError("no status, or the end of HTTP, which nobody asked for")
+        if status < 100:
+            raise ValueError("no status")  # for the parser, which reads it as one, and bodies after it
         if self._is_whole or status < 200:
             return
         self._status = status
         self._has_head = True
         self._is_reusable = self._parser.should_keep_alive()
-        self._overhead = 0
 
     def on_body(self, body: bytes) -> None:
         if not self._is_whole:

@@ -135,7 +135,6 @@ def test_a_connection_is_used_again_when_nothing_is_left_in_it(is_read: bool, co
         (response(200, b"body") + response(200, b"of another"), 2),
         (response(200, b"body") + b"rubbish", 2),
         (response(200, b"body") + b"\r\n", 1),
-        (response(200, b"body" + b"z" * BUFFER_BYTES) + response(200, b"of another"), 2),
     ],
 )
 def test_a_connection_is_used_again_when_the_server_left_it_in_order(answer: bytes, connections: int) -> None:
@@ -145,7 +144,7 @@ def test_a_connection_is_used_again_when_the_server_left_it_in_order(answer: byt
         for _ in range(2):
             told = await transport.handle_async_request(get(served.url))
             await asyncio.sleep(0.05)  # all of it has come
-            assert (await told.aread()).rstrip(b"z") == b"body"
+            assert (await told.aread()) == b"body"
             await told.aclose()
 
     assert run(say(answer), use).connections == connections
@@ -166,6 +165,25 @@ def test_what_nobody_asked_for_ends_a_connection() -> None:
         writer.write(response(200, b"one"))
 
     served_writers: list[asyncio.StreamWriter] = []
+    assert run(script, use).connections == 2
+
+
+def test_a_full_connection_is_watched_when_its_answer_is_whole() -> None:
+    """Else what comes after it would only be seen as the next one's answer."""
+
+    async def script(_heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(200, b"x" * (BUFFER_BYTES + 1000)))
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(response(200, b"of another"))
+
+    async def use(transport: Transport, served: Served) -> None:
+        for _ in range(2):
+            told = await transport.handle_async_request(get(served.url))
+            await asyncio.sleep(0.2)
+            assert await told.aread() == b"x" * (BUFFER_BYTES + 1000)
+            await told.aclose()
+
     assert run(script, use).connections == 2
 
 
@@ -381,6 +399,34 @@ def test_a_server_that_only_stops_talking_has_ended_its_answer(answer: bytes) ->
     assert run(script, use).connections == 2
 
 
+def test_a_server_may_answer_and_leave_without_having_listened() -> None:
+    """Its answer does not wait until the request is sent, which it never is."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"\r\nbody")
+        writer.write_eof()
+        await is_over.wait()
+        writer.transport.abort()
+
+    async def main() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with asyncio.timeout(10), Transport() as transport:
+                told = await transport.handle_async_request(httpx.Request("POST", url, content=b"x" * 2**25))
+                assert await told.aread() == b"body"
+            is_over.set()
+
+    is_over = asyncio.Event()
+    asyncio.run(main())
+
+
+def test_a_failure_is_not_undone_by_the_end_of_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the body."""
+    monkeypatch.setattr(module, "_is_delimited", lambda _headers: False)
+    assert read(CHUNKED, b"no chunk\r\n") == "the answer is not HTTP/1.1"
+
+
 def test_a_connection_that_breaks_says_how() -> None:
     """Whatever had come until then."""
 
@@ -583,7 +629,7 @@ def test_what_cannot_be_sent_is_not(options: dict[str, object]) -> None:
     assert run(say(response(200)), use).connections == 0
 
 
-@pytest.mark.parametrize("method", ["HEADING", "M-SEARCH", "get"])
+@pytest.mark.parametrize("method", ["HEADING", "CONNECTED", "M-SEARCH", "get"])
 def test_other_methods_are_sent(method: str) -> None:
     """Whatever they mean."""
 
