@@ -103,7 +103,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._is_open = False
         connections = list(self._connections)
         for connection in connections:
-            connection.wire.abort()
+            connection.abort()
         if connections:
             await asyncio.wait([connection.lost for connection in connections])
 
@@ -113,7 +113,7 @@ class Transport(httpx.AsyncBaseTransport):
             connection = idle.pop()
             if connection.is_fresh():
                 return connection
-            connection.wire.abort()
+            connection.abort()
         return None
 
     async def _connect(self, origin: _Origin) -> _Connection:
@@ -123,8 +123,7 @@ class Transport(httpx.AsyncBaseTransport):
         idle = self._idle.setdefault(origin, [])
         context = self._load_context() if scheme == "https" else None
         try:
-            # asyncio, told to try addresses side by side, leaks a socket when it is cancelled in the wrong moment.
-            sock = await start_connection(await self._look_up(host, port), happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS)
+            sock = await _start_connection(await self._look_up(host, port))
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self._connections, idle),
                 sock=sock,
@@ -133,9 +132,10 @@ class Transport(httpx.AsyncBaseTransport):
             )
         except (OSError, UnicodeError) as error:  # the latter of a host that no name can be
             self._addresses.pop((host, port), None)
-            raise httpx.ConnectError(type(error).__name__) from error
+            # Without its traceback: there are frames in it that know the error again.
+            raise httpx.ConnectError(type(error).__name__) from error.with_traceback(None)
         if not self._is_open or connection.wire.is_closing():
-            connection.wire.abort()
+            connection.abort()
             raise httpx.ConnectError("the connection was closed at once")
         return connection
 
@@ -182,7 +182,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.exchange is None:
-            self.wire.abort()  # nothing was asked
+            self.abort()  # nothing was asked
         else:
             self.exchange.read(data)
 
@@ -195,6 +195,10 @@ class _Connection(asyncio.Protocol):
         self.lost.set_result(None)
         if self.exchange is not None:
             self.exchange.end(exc)
+
+    def abort(self) -> None:
+        if not self.lost.done():  # asyncio's would fail
+            self.wire.abort()
 
     def is_fresh(self) -> bool:
         return not self.wire.is_closing() and self._loop.time() - self._idle_since < IDLE_SECONDS
@@ -246,11 +250,13 @@ class _Exchange(httpx.AsyncByteStream):
         del self._parser  # which knows this object: nothing is left for the collector
         self._parts.clear()
         self._failure = self._failure or httpx.StreamClosed
-        if self._is_whole and self._is_reusable and not self._connection.wire.is_closing():
+        wire = self._connection.wire
+        if self._is_whole and self._is_reusable and not wire.is_closing() and not wire.get_write_buffer_size():
             self._connection.give_back()
         else:
             self._connection.exchange = None
-            self._connection.wire.abort()
+            self._connection.abort()
+        self._wake()
 
     def read(self, data: bytes) -> None:
         """Takes what has come."""
@@ -295,6 +301,8 @@ class _Exchange(httpx.AsyncByteStream):
         self._is_reusable = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
+        if not self._has_head:
+            raise ValueError("a body before the answer")  # which the parser reads for some statuses below 200
         if not self._is_whole:
             self._parts.append(body)
             self._buffered += len(body)
@@ -308,7 +316,8 @@ class _Exchange(httpx.AsyncByteStream):
 
     def _fail(self, kind: type[httpx.TransportError], text: str) -> None:
         self._failure = self._failure or partial(kind, text)
-        self._connection.wire.abort()
+        self._is_reusable = False
+        asyncio.get_running_loop().call_soon(self._connection.abort)  # asyncio's TLS may be in the middle of a read
 
     def _resume(self) -> None:
         if self._is_paused:
@@ -329,6 +338,21 @@ class _Exchange(httpx.AsyncByteStream):
             raise self._failure()
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
+
+
+async def _start_connection(addresses: list[AddrInfoType]) -> socket.socket:
+    """Connects to one of a host's addresses.
+
+    asyncio, told to try them side by side, leaks a socket when it is cancelled in the wrong moment. aiohappyeyeballs
+    does not, but while it cancels the losers it can take a cancellation of this task for one of theirs.
+    """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task else 0
+    sock = await start_connection(addresses, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS)
+    if task and task.cancelling() > cancellations:
+        sock.close()
+        raise asyncio.CancelledError
+    return sock
 
 
 def _write_request(request: httpx.Request) -> bytes:

@@ -24,10 +24,11 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield running
 
 
-def test_an_alert_is_delivered_once(receiver: Receiver) -> None:
-    """The body as JSON."""
-    post_alert(receiver.url, BODY)
-    assert receiver.heard == [BODY]
+@pytest.mark.parametrize("body", [BODY, {"text": "of a path that is no text: \udcff"}])
+def test_an_alert_is_delivered_once(body: dict[str, object], receiver: Receiver) -> None:
+    """The body as JSON, whatever it says."""
+    post_alert(receiver.url, body)
+    assert receiver.heard == [body]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

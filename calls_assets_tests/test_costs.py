@@ -166,6 +166,10 @@ class _Wire(asyncio.Transport):
         """Never."""
         return False
 
+    def get_write_buffer_size(self) -> int:
+        """Nothing is left."""
+        return 0
+
     def abort(self) -> None:
         """Ends."""
         self._connection.connection_lost(None)

@@ -399,25 +399,39 @@ def test_a_server_that_only_stops_talking_has_ended_its_answer(answer: bytes) ->
     assert run(script, use).connections == 2
 
 
-def test_a_server_may_answer_and_leave_without_having_listened() -> None:
-    """Its answer does not wait until the request is sent, which it never is."""
+@pytest.mark.parametrize("answer", [OK + b"\r\nbody", response(200, b"body")])
+@pytest.mark.parametrize("way", ["never listens", "listens later", "is not waited for"])
+def test_a_server_may_answer_before_it_has_listened(way: str, answer: bytes) -> None:
+    """Its answer does not wait until the request is sent, and the next request does not follow half of one."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(OK + b"\r\nbody")
-        writer.write_eof()
-        await is_over.wait()
+        writer.write(answer)
+        if way != "is not waited for":
+            writer.write_eof()
+        await is_told.wait()
+        while way != "never listens" and await reader.read(2**20):
+            pass
         writer.transport.abort()
+        is_over.set()
 
     async def main() -> None:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            async with asyncio.timeout(10), Transport() as transport:
-                told = await transport.handle_async_request(httpx.Request("POST", url, content=b"x" * 2**25))
+        server = await asyncio.start_server(speak, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, asyncio.timeout(20), Transport() as transport:
+            told = await transport.handle_async_request(httpx.Request("POST", url, content=b"x" * 2**25))
+            if way == "is not waited for":
+                await told.aclose()
+            else:
                 assert await told.aread() == b"body"
-            is_over.set()
+            is_told.set()
+            await is_over.wait()
+            await asyncio.sleep(0.05)
+            await told.aclose()
+            assert not transport._connections
+            assert not any(transport._idle.values())
 
-    is_over = asyncio.Event()
+    is_told, is_over = asyncio.Event(), asyncio.Event()
     asyncio.run(main())
 
 
@@ -460,6 +474,8 @@ def test_a_connection_that_breaks_says_how() -> None:
         CHUNKED + b"ffffffffffffffffff\r\nbody",
         b"HTTP/2 200 OK\r\n\r\n",
         b"HTTP/1.1 099 No\r\nContent-Length: 4\r\n\r\nevil" + response(200, b"body"),
+        b"HTTP/1.1 150 No\r\nContent-Length: 4\r\n\r\nevil" + response(200, b"body"),
+        b"HTTP/1.1 150 No\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n" + response(200, b"body"),
         b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x00\x01",
         b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
     ],
@@ -670,6 +686,59 @@ def test_its_end_closes_all_connections() -> None:
     assert run(say(response(200), b""), use).connections == 2
 
 
+def test_a_connection_that_fails_leaves_nothing_for_the_collector() -> None:
+    """Libraries on the way keep the error in frames that it knows."""
+
+    async def main() -> None:
+        async with Transport() as transport:
+            for _ in range(3):
+                with pytest.raises(httpx.ConnectError):
+                    await transport.handle_async_request(get("http://127.0.0.1:1/"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert not [one for one in gc.get_objects() if isinstance(one, ConnectionRefusedError)]
+    finally:
+        gc.enable()
+
+
+def test_a_deadline_is_kept_while_losers_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that the library takes for one of its own is none of its own."""
+    connect = aiohappyeyeballs.start_connection
+
+    async def connect_deaf(*args: object, **options: object) -> object:
+        sock = await connect(*args, **options)  # type: ignore[arg-type]  # as they came
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        return sock
+
+    async def use(transport: Transport, served: Served) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await take(transport, served.url)
+        await settle(lambda: served.open_connections == 0)
+
+    monkeypatch.setattr(module, "start_connection", connect_deaf)
+    assert run(say(b""), use).heard == []
+
+
+def test_whoever_reads_is_told_when_somebody_else_closes() -> None:
+    """Nothing waits for ever."""
+
+    async def use(transport: Transport, served: Served) -> None:
+        told = await transport.handle_async_request(get(served.url))
+        assert isinstance(told.stream, httpx.AsyncByteStream)
+        reading = asyncio.ensure_future(anext(aiter(told.stream)))
+        await asyncio.sleep(0.01)
+        await told.aclose()
+        with pytest.raises(httpx.StreamClosed):
+            await asyncio.wait_for(reading, 10)
+
+    run(say(OK + b"Content-Length: 4\r\n\r\n"), use)
+
+
 @pytest.mark.parametrize("is_ended", [True, False])
 def test_a_connection_that_comes_too_late_is_closed(is_ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the transport's end, or when it is closed already."""
@@ -752,6 +821,9 @@ class _Wire(asyncio.Transport):
 
     def abort(self) -> None:
         pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def pause_reading(self) -> None:
         pass
