@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_assets import transport as module
-from calls_assets.transport import BUFFER_BYTES, IDLE_SECONDS, TARGET, Transport
+from calls_assets.transport import BUFFER_BYTES, HEAD_BYTES, IDLE_SECONDS, TARGET, Transport
 from calls_assets_tests.api.server import Heard, Script, Served, response, say, serve
 
 Told: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes] | str
@@ -423,7 +423,8 @@ def test_a_server_may_answer_before_it_has_listened(way: str, answer: bytes) -> 
             if way == "is not waited for":
                 await told.aclose()
             else:
-                assert await told.aread() == b"body"
+                assert isinstance(told.stream, httpx.AsyncByteStream)
+                assert b"".join([part async for part in told.stream]) == b"body"  # and is not closed yet
             is_told.set()
             await is_over.wait()
             await asyncio.sleep(0.05)
@@ -849,6 +850,24 @@ def read(*parts: bytes) -> Told:
             return str(error)
 
     return asyncio.run(main())
+
+
+def test_a_connection_with_too_much_after_its_answer_is_not_used_again() -> None:
+    """Not even in the turn of the loop in which that came."""
+
+    async def main() -> None:
+        idle: list[module._Connection] = []
+        for after, used_again in ((b"\r\n", 1), (b"\r\n" * HEAD_BYTES, 1)):
+            connection = module._Connection(set(), idle)
+            connection.connection_made(_Wire())
+            exchange = module._Exchange(connection)
+            connection.data_received(response(200, b"body"))
+            connection.data_received(after)
+            assert await anext(exchange) == b"body"
+            await exchange.aclose()
+            assert len(idle) == used_again
+
+    asyncio.run(main())
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
