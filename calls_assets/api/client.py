@@ -162,6 +162,7 @@ class CallsClient:
         self._clock = clock
         self._jitter = jitter
         self._url = httpx.URL(config.base_url.rstrip("/") + "/calls/")
+        self._path = self._url.raw_path
         self._token = config.token or _read_token(config.token_file)
         self._pattern = _build_pattern(self._url, self._token)
         self._token_lock = asyncio.Lock()
@@ -278,7 +279,7 @@ class CallsClient:
     def _build_request(self, path: str) -> httpx.Request:
         """Copies the pattern of a request: building each anew was a tenth of all work for a call."""
         request = httpx.Request.__new__(httpx.Request)
-        request.__dict__ = self._pattern | {"extensions": {TARGET: self._url.raw_path + path.encode()}}
+        request.__dict__ = self._pattern | {"extensions": {TARGET: self._path + path.encode()}}
         return request
 
     async def _read_call(self, call_id: int, response: httpx.Response) -> Answer | _Failure:

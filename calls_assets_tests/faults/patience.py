@@ -11,6 +11,7 @@ from random import Random
 import httpx
 
 from calls_assets.api import CallsClient, ClientConfig
+from calls_assets.transport import TARGET
 from calls_assets_tests.api.server import body_of
 from calls_assets_tests.faults.virtual import run_virtually
 
@@ -119,7 +120,7 @@ async def _keep_two(random: Random, kept: Kept) -> None:
         number = len(sent)
         await asyncio.sleep(random.random() * 0.2)
         if number > 2:
-            return httpx.Response(200, content=body_of(int(request.extensions["target"].rpartition(b"/")[2])))
+            return httpx.Response(200, content=body_of(int(request.extensions[TARGET].rpartition(b"/")[2])))
         wish = draw_wish(random, clock())
         kept.cases[wish.kind] = kept.cases.get(wish.kind, 0) + 1
         asked.append((loop.time(), wish))
